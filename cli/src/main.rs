@@ -1,0 +1,2 @@
+//! The command line: push, models, split, sidecars, infer, up.
+fn main() {}

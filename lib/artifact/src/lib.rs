@@ -1,0 +1,1 @@
+//! The TorchScript archive: entries, chunks, signature, and the pre-check of its code.

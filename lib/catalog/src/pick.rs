@@ -1,0 +1,135 @@
+//! The one place where the version that answers a request is decided.
+//!
+//! A pure function of what the request asks for and what is served. There are no
+//! dice: a request without a pin takes the next [`Ticket`] of its model, and tickets
+//! walk the line of shares so evenly that any hundred requests in a row come
+//! within a few of the shares, and any 10,000 meet them exactly.
+
+use crate::{ServedSplit, Share, Version};
+
+/// What a request says about the version it wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// A version in the path, in the gRPC field, or in `x-sconce-pin`.
+    pub pin: Option<&'a Version>,
+    /// The request's place in the order of its model's requests.
+    pub ticket: Ticket,
+}
+
+/// A number from a counter that each model has of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(pub u64);
+
+/// The version that answers, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick<'a> {
+    /// The request named it.
+    Pinned(&'a Version),
+    /// The split decided.
+    Split(&'a Version),
+}
+
+/// Why no version answers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PickError {
+    /// The request names a version that is not served here.
+    #[error("version {0} is not ready here")]
+    PinNotReady(Version),
+    /// No version with a share is ready.
+    #[error("no version with a share of the traffic is ready here")]
+    NothingReady,
+}
+
+/// Decides which version answers.
+///
+/// # Errors
+/// Where the pinned version, or every version with a share, is not ready.
+pub fn pick<'a>(
+    ask: Ask<'a>,
+    served: Option<&'a ServedSplit>,
+    ready: impl Fn(&Version) -> bool,
+) -> Result<Pick<'a>, PickError> {
+    if let Some(pin) = ask.pin {
+        return if ready(pin) { Ok(Pick::Pinned(pin)) } else { Err(PickError::PinNotReady(pin.clone())) };
+    }
+    let served = served.ok_or(PickError::NothingReady)?;
+    Ok(Pick::Split(served.split().at(ask.ticket.place())))
+}
+
+impl<'a> Pick<'a> {
+    /// The version that answers.
+    pub fn version(self) -> &'a Version {
+        match self {
+            Pick::Pinned(version) | Pick::Split(version) => version,
+        }
+    }
+}
+
+impl Ticket {
+    /// A place from 0 to 9,999.
+    ///
+    /// 6,181 is the integer nearest to 10,000 divided by the golden ratio that has no
+    /// factor in common with 10,000: steps of that size visit every place once in
+    /// 10,000 steps, and spread as evenly as steps can on the way (Weyl sequence).
+    fn place(self) -> u32 {
+        const STEP: u64 = 6_181;
+        let line = u64::from(Share::WHOLE.ten_thousandths());
+        // Below 10,000, so it fits.
+        ((self.0 % line) * STEP % line) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Split;
+
+    fn version(text: &str) -> Version {
+        text.parse().expect("valid version")
+    }
+
+    fn served(shares: &[(&str, u32)]) -> ServedSplit {
+        let split = Split::new(shares.iter().map(|(v, s)| (version(v), Share::new(*s).expect("in range"))));
+        ServedSplit::among(&split.expect("valid split"), |_| true).expect("something is ready")
+    }
+
+    fn answered(served: &ServedSplit, tickets: std::ops::Range<u64>, by: &str) -> usize {
+        let by = version(by);
+        tickets
+            .filter(|n| {
+                let ask = Ask { pin: None, ticket: Ticket(*n) };
+                pick(ask, Some(served), |_| true).expect("served").version() == &by
+            })
+            .count()
+    }
+
+    #[test]
+    fn ten_thousand_requests_meet_the_shares_exactly() {
+        for shares in [[("1", 5_000), ("2", 5_000)], [("1", 9_999), ("2", 1)], [("1", 1_234), ("2", 8_766)]] {
+            let served = served(&shares);
+            for (v, share) in shares {
+                assert_eq!(answered(&served, 77..10_077, v), share as usize, "{shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn any_hundred_requests_in_a_row_come_close() {
+        let served = served(&[("1", 7_500), ("2", 2_500)]);
+        for start in 0..2_000 {
+            let count = answered(&served, start..start + 100, "2");
+            assert!((22..=28).contains(&count), "{count} of 100 from {start}");
+        }
+    }
+
+    #[test]
+    fn a_pin_wins_over_the_split_or_says_that_it_cannot() {
+        let served = served(&[("1", 10_000)]);
+        let (one, two, nine) = (version("1"), version("2"), version("9"));
+        let ready = |v: &Version| *v == one || *v == two;
+        let ask = |pin| Ask { pin, ticket: Ticket(0) };
+        assert_eq!(pick(ask(Some(&two)), Some(&served), ready), Ok(Pick::Pinned(&two)));
+        assert_eq!(pick(ask(Some(&nine)), Some(&served), ready), Err(PickError::PinNotReady(nine.clone())));
+        assert_eq!(pick(ask(None), None, ready), Err(PickError::NothingReady));
+    }
+}

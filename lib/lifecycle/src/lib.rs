@@ -1,0 +1,1 @@
+//! Readiness guards, named tasks, drain and the admin port.

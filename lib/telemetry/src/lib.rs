@@ -1,0 +1,1 @@
+//! Logs and the name of every metric.

@@ -1,0 +1,93 @@
+//! What runs a model: the seam between serving and a tensor library.
+//!
+//! Everything above this line speaks of [`Tensor`]s as bytes with a datatype and a
+//! shape; only `engine/torch` knows libtorch. The traits are synchronous and
+//! object-safe: a forward pass is CPU work, and it runs on threads of its own.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use sconce_catalog::{Datatype, Signature};
+
+/// A tensor library that loads models from files.
+pub trait Engine: Send + Sync + 'static {
+    /// The Open Inference Protocol's name for what it runs, such as `pytorch_torchscript`.
+    fn platform(&self) -> &'static str;
+
+    /// Loads the model in this file. `declared` is what the catalog says of it.
+    ///
+    /// Blocks for as long as loading takes, so it belongs on a loader thread.
+    ///
+    /// # Errors
+    /// Where the file is no model, or its code contradicts `declared`.
+    fn load(&self, file: &Path, declared: &Signature) -> Result<Arc<dyn Module>, EngineError>;
+
+    /// Hands memory that dropped models have left behind back to the system.
+    fn release_memory(&self);
+}
+
+/// A loaded model. One is shared by all requests.
+pub trait Module: Send + Sync + 'static {
+    /// Inputs in the order [`forward`](Module::forward) wants them.
+    fn signature(&self) -> &Signature;
+
+    /// Runs the model on inputs in the order of [`signature`](Module::signature);
+    /// `None` stands for an optional input that was left out.
+    ///
+    /// # Errors
+    /// Where the inputs do not suit the model or its code fails on them.
+    fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError>;
+}
+
+/// A tensor as it travels: row-major, little-endian, dense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    /// Type of every element.
+    pub datatype: Datatype,
+    /// Sizes of the dimensions, outermost first; empty for a scalar.
+    pub shape: Vec<u64>,
+    /// The elements.
+    pub data: Data,
+}
+
+/// Elements of a [`Tensor`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// Of a datatype with a fixed width: exactly elements × width bytes.
+    Fixed(Bytes),
+    /// Of BYTES: one entry an element.
+    Strings(Vec<Bytes>),
+}
+
+/// One named result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The model's own name for it (a dict key), else `OUTPUT__<index>`.
+    pub name: Arc<str>,
+    /// Its value.
+    pub tensor: Tensor,
+}
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The file is no model, or not one that can be served. The pusher's fault.
+    #[error("the model cannot be loaded: {0}")]
+    Load(String),
+    /// The inputs do not suit the model. The caller's fault.
+    #[error("{0}")]
+    Input(String),
+    /// The model's own code failed on these inputs, with the library's first line of why.
+    #[error("the model failed: {0}")]
+    Model(String),
+    /// The model gave something that has no form on the wire. The pusher's fault.
+    #[error("the model's result cannot be sent: {0}")]
+    Output(String),
+}
+
+impl Tensor {
+    /// Number of elements its shape asks for; `None` where that overflows.
+    pub fn elements(shape: &[u64]) -> Option<usize> {
+        shape.iter().try_fold(1usize, |n, size| n.checked_mul(usize::try_from(*size).ok()?))
+    }
+}
