@@ -1,1 +1,8 @@
-//! Logs and the name of every metric.
+//! Logs, and the name of every metric.
+
+mod logs;
+mod metrics;
+pub mod names;
+
+pub use logs::{InvalidFilter, init_logs};
+pub use metrics::{Metrics, MetricsTaken};

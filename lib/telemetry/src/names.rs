@@ -1,0 +1,49 @@
+//! Every metric, by the name it has for good: dashboards and alerts depend on it.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Requests answered, by `model`, `version`, `protocol` and `outcome`.
+pub const REQUESTS: &str = "sconce_requests_total";
+/// Seconds from the request's last byte to the reply's first, by `model`, `version` and `protocol`.
+pub const REQUEST_SECONDS: &str = "sconce_request_seconds";
+/// Requests being answered now.
+pub const REQUESTS_IN_FLIGHT: &str = "sconce_requests_in_flight";
+/// Seconds a request waited for an inference thread.
+pub const QUEUE_SECONDS: &str = "sconce_queue_seconds";
+/// Versions by `state` on this sidecar.
+pub const VERSIONS: &str = "sconce_versions";
+/// Versions rejected, by `model` and `version`.
+pub const REJECTIONS: &str = "sconce_rejections_total";
+/// Model sets published: one for every change of what is served.
+pub const SWAPS: &str = "sconce_swaps_total";
+/// Seconds from the catalog's arrival to the swap.
+pub const SWAP_SECONDS: &str = "sconce_swap_seconds";
+/// Bytes of artifacts fetched from the control plane.
+pub const FETCHED_BYTES: &str = "sconce_fetched_bytes_total";
+/// Serial of the catalog that is served.
+pub const CATALOG_SERIAL: &str = "sconce_catalog_serial";
+/// 1 while the stream to the control plane is open.
+pub const CONTROL_CONNECTED: &str = "sconce_control_plane_connected";
+/// Sidecars with an open stream, on the control plane.
+pub const SIDECARS_CONNECTED: &str = "sconce_sidecars_connected";
+/// Versions pushed, on the control plane.
+pub const PUSHES: &str = "sconce_pushes_total";
+/// Bytes of chunks received by pushes, on the control plane.
+pub const PUSHED_BYTES: &str = "sconce_pushed_bytes_total";
+
+pub(crate) fn describe() {
+    describe_counter!(REQUESTS, "Requests answered");
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "Time to answer a request");
+    describe_gauge!(REQUESTS_IN_FLIGHT, "Requests being answered now");
+    describe_histogram!(QUEUE_SECONDS, Unit::Seconds, "Time a request waited for an inference thread");
+    describe_gauge!(VERSIONS, "Versions by state");
+    describe_counter!(REJECTIONS, "Versions rejected");
+    describe_counter!(SWAPS, "Model sets published");
+    describe_histogram!(SWAP_SECONDS, Unit::Seconds, "Time from a catalog's arrival to the swap");
+    describe_counter!(FETCHED_BYTES, Unit::Bytes, "Bytes of artifacts fetched");
+    describe_gauge!(CATALOG_SERIAL, "Serial of the catalog that is served");
+    describe_gauge!(CONTROL_CONNECTED, "1 while the stream to the control plane is open");
+    describe_gauge!(SIDECARS_CONNECTED, "Sidecars with an open stream");
+    describe_counter!(PUSHES, "Versions pushed");
+    describe_counter!(PUSHED_BYTES, Unit::Bytes, "Bytes of chunks received");
+}
