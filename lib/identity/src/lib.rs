@@ -1,1 +1,38 @@
 //! Who I am and who is calling: SPIFFE identities, certificates that rotate, mTLS.
+//!
+//! One [`Publisher`] writes the process's certificate, every [`Identity`] reads it, and
+//! the TLS configurations made from an identity look it up at each handshake: a new
+//! certificate needs no restart and drops no connection, and before the first one every
+//! handshake fails. Where certificates come from is behind the publisher: a folder
+//! ([`files`]) or an issuer ([`issued`]), such as the embedded CA ([`authority`]).
+
+mod admission;
+pub mod authority;
+mod connect;
+mod disk;
+pub mod files;
+mod identity;
+pub mod issued;
+mod material;
+mod policy;
+mod principal;
+mod refusal;
+mod roots;
+mod serve;
+mod spiffe;
+mod svid;
+mod tls;
+
+pub use self::{
+    connect::{ConnectError, Connection, Connector},
+    identity::{Identity, Publisher, identity},
+    material::{InvalidMaterial, Material},
+    policy::{IdPattern, InvalidPattern, PeerPolicy},
+    principal::{PeerAddr, Principal},
+    refusal::{Reason, Refusal},
+    roots::InvalidRoots,
+    serve::{Doors, serve},
+    spiffe::{InvalidSpiffeId, SpiffeId},
+    svid::BrokenRule,
+    tls::{ClientAuth, trust_only_client_config},
+};

@@ -1,0 +1,87 @@
+//! The CAs we trust, and verification of a chain against them.
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    Error, RootCertStore,
+    client::verify_server_cert_signed_by_trust_anchor,
+    crypto::CryptoProvider,
+    server::{ParsedCertificate, WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
+
+/// Trusted root certificates.
+#[derive(Clone)]
+pub(crate) struct Roots {
+    store: Arc<RootCertStore>,
+    // Built once, since building it copies the roots.
+    callers: Arc<dyn ClientCertVerifier>,
+}
+
+/// Roots that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidRoots {
+    /// Not PEM.
+    #[error("the trust bundle is not PEM: {0}")]
+    NotPem(rustls_pki_types::pem::Error),
+    /// No certificate among the PEM sections.
+    #[error("the trust bundle holds no certificate; it needs at least one CA certificate in PEM")]
+    Empty,
+    /// One of the certificates is unusable.
+    #[error("certificate {number} of the trust bundle cannot be used as a root: {cause}")]
+    BadCertificate {
+        /// Counted from 1.
+        number: usize,
+        /// What the TLS library said.
+        cause: String,
+    },
+}
+
+/// The one crypto provider, always passed explicitly: a default could be another one.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+impl Roots {
+    pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, InvalidRoots> {
+        let mut store = RootCertStore::empty();
+        for (index, root) in CertificateDer::pem_slice_iter(pem).enumerate() {
+            let root = root.map_err(InvalidRoots::NotPem)?;
+            let bad = |e: Error| InvalidRoots::BadCertificate { number: index + 1, cause: e.to_string() };
+            store.add(root).map_err(bad)?;
+        }
+        let store = Arc::new(store);
+        // Fails only where there is no root.
+        let callers = WebPkiClientVerifier::builder_with_provider(store.clone(), provider())
+            .build()
+            .map_err(|_| InvalidRoots::Empty)?;
+        Ok(Self { store, callers })
+    }
+
+    pub(crate) fn verify_caller(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        self.callers.verify_client_cert(leaf, intermediates, now).map(drop)
+    }
+
+    /// Like a browser's check, but for the name: a SPIFFE certificate need not have one.
+    pub(crate) fn verify_server(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let leaf = ParsedCertificate::try_from(leaf)?;
+        let algorithms = provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&leaf, &self.store, intermediates, now, algorithms)
+    }
+}
+
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} roots", self.store.len())
+    }
+}
