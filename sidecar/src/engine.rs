@@ -4,15 +4,28 @@
 //! shape; only `engine/torch` knows libtorch. The traits are synchronous and
 //! object-safe: a forward pass is CPU work, and it runs on threads of its own.
 
+mod loader;
+mod pool;
+pub mod torch;
+mod warm;
+
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use sconce_catalog::{Datatype, Signature};
 
+pub use self::{
+    loader::Loader,
+    pool::{Pool, RunError},
+};
+
 /// A tensor library that loads models from files.
 pub trait Engine: Send + Sync + 'static {
     /// The Open Inference Protocol's name for what it runs, such as `pytorch_torchscript`.
     fn platform(&self) -> &'static str;
+
+    /// Makes the calling thread fit to run models. Called once on each, before anything else.
+    fn prepare_thread(&self);
 
     /// Loads the model in this file. `declared` is what the catalog says of it.
     ///

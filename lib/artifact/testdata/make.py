@@ -47,7 +47,7 @@ class Words(nn.Module):
         n = 0
         for word in words:
             n += len(word)
-        print("torch.from_file(((( # type: nothing")
+        print("torch.from_file(((( # nothing")
         return self.base + n, torch.stack(parts).sum()
 
 

@@ -1,0 +1,206 @@
+//! Wires the sidecar together. Top to bottom, this is the data path of ARCHITECTURE.md.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use sconce_identity::{ClientAuth, Doors, Identity, PeerPolicy, Publisher};
+use sconce_lifecycle::{Readiness, Render, Tasks};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    config::{Config, IdentitySource},
+    control::{
+        issuer::{JoinIssuer, control_plane_policy},
+        link::Link,
+        watch::{Reporter, Watch},
+    },
+    engine::{Engine, Loader, Pool},
+    models::{
+        disk::{Disk, DiskError},
+        live::Live,
+        progress::Progress,
+        reconcile::Reconcile,
+    },
+    serve,
+};
+
+/// Where the sidecar listens, and what must be stopped after its tasks.
+pub struct Running {
+    /// Predictions.
+    pub inference: SocketAddr,
+    /// Probes and metrics.
+    pub admin: SocketAddr,
+    /// What holds `/readyz` back.
+    pub readiness: Readiness,
+    pool: Pool,
+    loader: Loader,
+}
+
+/// Why the sidecar did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken or not this machine's.
+    #[error("{variable} {address} cannot be listened on: {source}")]
+    Listen {
+        /// The variable that names it.
+        variable: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error("SCONCE_DATA_DIR: {0}")]
+    Disk(#[from] DiskError),
+    /// The certificate source cannot be used.
+    #[error("{0}")]
+    Identity(String),
+    /// The system refused a thread.
+    #[error("no thread could be started: {0}")]
+    Threads(#[from] io::Error),
+}
+
+/// How many requests may wait for each inference thread.
+const QUEUE_PER_THREAD: usize = 256;
+
+/// Starts every part and returns once all sockets are bound.
+///
+/// Serving becomes visible later: `/readyz` turns 200 when the last guard taken here has
+/// been dropped. Only this function spawns, so its list of tasks is the complete list of
+/// what the process does.
+///
+/// # Errors
+/// Where a socket, the data folder or the certificate source cannot be used.
+pub async fn start(
+    config: Config,
+    engine: Arc<dyn Engine>,
+    metrics: Render,
+    tasks: &Tasks,
+) -> Result<Running, StartError> {
+    // Bind first: a taken port should fail the pod before a model is fetched.
+    let inference = listen("SCONCE_LISTEN", config.listen).await?;
+    let admin = listen("SCONCE_ADMIN_LISTEN", config.admin_listen).await?;
+    let addresses = (local(&inference)?, local(&admin)?);
+
+    let readiness = Readiness::default();
+    let disk = Disk::open(&config.data_dir)?;
+    let (publisher, identity) = sconce_identity::identity();
+    let renew = certificates(&config, publisher, identity.clone(), tasks)?;
+    let link = Link::new(&config.control_plane, identity.client_config(control_plane_policy()));
+    let pool = Pool::start(&engine, config.inference_threads, config.inference_threads * QUEUE_PER_THREAD)?;
+    let loader = Loader::start(Arc::clone(&engine))?;
+    let live = Live::default();
+    // The last good catalog is what is served until the control plane says otherwise.
+    let (catalog, catalogs) = watch::channel(disk.catalog().map(Arc::new));
+    let (progress, progresses) = watch::channel(Progress::default());
+    let reporter = Reporter {
+        sidecar: config.name.clone(),
+        labels: config.labels.clone(),
+        address: advertised(addresses.0),
+    };
+    let follow = Watch { link: link.clone(), reporter, progress: progresses, catalog, disk: disk.clone() };
+    let reconcile = Reconcile {
+        catalog: catalogs,
+        live: live.clone(),
+        progress,
+        disk,
+        origin: Arc::new(link),
+        loader: loader.clone(),
+        ready: readiness.guard("models"),
+    };
+    let stack =
+        serve::stack(serve_config(&config, engine.platform()), live, pool.clone(), ready_probe(&readiness));
+    let doors = Doors {
+        plaintext_loopback: config.plaintext_loopback,
+        ..Doors::tls(identity.server_config(ClientAuth::Required, callers(&config)))
+    };
+
+    tasks.spawn("certificates", renew);
+    tasks.spawn_through_drain("identity", certified(identity, readiness.guard("identity")));
+    tasks.spawn("catalog", follow.run(tasks.stopping()));
+    tasks.spawn("reconcile", reconcile.run(tasks.stopping()));
+    tasks.spawn("inference", sconce_identity::serve(inference, doors, stack, tasks.stopping()));
+    tasks.spawn_through_drain(
+        "admin",
+        sconce_lifecycle::admin(admin, readiness.clone(), metrics, tasks.stopping()),
+    );
+    Ok(Running { inference: addresses.0, admin: addresses.1, readiness, pool, loader })
+}
+
+impl Running {
+    /// Ends the threads that are not tasks. Call it after the tasks have stopped.
+    ///
+    /// A process must not exit while a forward pass runs: libtorch's destructors would pull
+    /// its memory away from under it.
+    pub fn join(self) {
+        self.pool.stop();
+        self.loader.stop();
+    }
+}
+
+async fn listen(variable: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { variable, address, source })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    Ok(listener.local_addr()?)
+}
+
+/// What others should call: an unspecified address is known to them by another name.
+fn advertised(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        format!("https://:{}", address.port())
+    } else {
+        format!("https://{address}")
+    }
+}
+
+fn callers(config: &Config) -> PeerPolicy {
+    if config.callers.is_empty() {
+        PeerPolicy::own_trust_domain()
+    } else {
+        PeerPolicy::patterns(config.callers.clone())
+    }
+}
+
+fn serve_config(config: &Config, platform: &'static str) -> serve::Config {
+    serve::Config {
+        namespace: config.namespace.clone(),
+        max_body_bytes: config.max_body_bytes,
+        platform,
+        ..serve::Config::default()
+    }
+}
+
+fn ready_probe(readiness: &Readiness) -> Arc<dyn Fn() -> bool + Send + Sync> {
+    let readiness = readiness.clone();
+    Arc::new(move || readiness.is_ready())
+}
+
+/// The task that keeps this process's certificate current.
+fn certificates(
+    config: &Config,
+    publisher: Publisher,
+    identity: Identity,
+    tasks: &Tasks,
+) -> Result<impl Future<Output = ()> + Send + use<>, StartError> {
+    let stopping = tasks.stopping();
+    let source: futures::future::BoxFuture<'static, ()> = match &config.identity {
+        IdentitySource::Files(folder) => Box::pin(sconce_identity::files::watch(folder.clone(), publisher)),
+        IdentitySource::Join { token_file, trust_bundle, names } => {
+            let issuer = JoinIssuer::new(&config.control_plane, token_file, trust_bundle, identity)
+                .map_err(|error| StartError::Identity(error.to_string()))?;
+            let folder = config.data_dir.join("identity");
+            Box::pin(sconce_identity::issued::renew(folder, names.clone(), Arc::new(issuer), publisher))
+        }
+    };
+    Ok(async move {
+        stopping.run_until_cancelled(source).await;
+    })
+}
+
+/// Holds readiness back until this process is somebody.
+async fn certified(identity: Identity, guard: sconce_lifecycle::Guard) {
+    identity.ready().await;
+    drop(guard);
+    std::future::pending().await
+}

@@ -1,0 +1,256 @@
+//! Everything the sidecar can be told, read once from its environment.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+
+use http::Uri;
+use sconce_catalog::Labels;
+use sconce_identity::IdPattern;
+
+/// What the environment says, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `SCONCE_NAME`: unique among the sidecars of a control plane; default: the host's name.
+    pub name: String,
+    /// `SCONCE_LISTEN`: where predictions are answered; default `0.0.0.0:8443`.
+    pub listen: SocketAddr,
+    /// `SCONCE_ADMIN_LISTEN`: `/livez`, `/readyz`, `/metrics`; default `127.0.0.1:9443`.
+    pub admin_listen: SocketAddr,
+    /// `SCONCE_CONTROL_PLANE`: `https://host:port`.
+    pub control_plane: Uri,
+    /// Where this process's certificate comes from.
+    pub identity: IdentitySource,
+    /// `SCONCE_DATA_DIR`: keeps the catalog, artifacts and the certificate.
+    pub data_dir: PathBuf,
+    /// `SCONCE_LABELS`: `team=pay,tier=edge`; what models select by.
+    pub labels: Labels,
+    /// `SCONCE_NAMESPACE`: where a model's name without a namespace is looked up; default `default`.
+    pub namespace: String,
+    /// `SCONCE_PLAINTEXT_LOOPBACK`: `true` answers plaintext from this machine's loopback.
+    pub plaintext_loopback: bool,
+    /// `SCONCE_CALLERS`: SPIFFE ids, or prefixes ending in `/*`, that may call; default: every id
+    /// of the own trust domain.
+    pub callers: Vec<IdPattern>,
+    /// `SCONCE_INFERENCE_THREADS`: default: the CPUs this process may use.
+    pub inference_threads: usize,
+    /// `SCONCE_MAX_BODY_BYTES`: the largest request; default 64 MiB.
+    pub max_body_bytes: usize,
+    /// `SCONCE_DRAIN_SECONDS`: how long requests in flight may take at the end; default 25.
+    pub drain: std::time::Duration,
+    /// `SCONCE_LOG`: a level, or `target=level,…`; default `info`.
+    pub log: String,
+    /// `SCONCE_LOG_FORMAT`: `text` or `json`; default `text`.
+    pub log_json: bool,
+}
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug)]
+pub enum IdentitySource {
+    /// `SCONCE_IDENTITY_DIR`: a folder with `cert.pem`, `key.pem` and `ca.pem`, reloaded when it changes.
+    Files(PathBuf),
+    /// `SCONCE_JOIN_TOKEN_FILE` and `SCONCE_TRUST_BUNDLE`: the control plane's own CA.
+    Join {
+        /// Holds the token; needed only until the first certificate is on disk.
+        token_file: PathBuf,
+        /// PEM roots to recognise the control plane by.
+        trust_bundle: PathBuf,
+        /// `SCONCE_NAMES`: DNS names and IP addresses wanted in the certificate.
+        names: Vec<String>,
+    },
+}
+
+/// Every variable that is wrong, each with what is expected.
+#[derive(Debug, thiserror::Error)]
+pub struct InvalidConfig(Vec<String>);
+
+impl fmt::Display for InvalidConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration is not valid:")?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl Config {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// Naming every variable that is missing or not valid, not only the first.
+    pub fn from_env() -> Result<Self, InvalidConfig> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// Reads variables from `lookup`.
+    ///
+    /// # Errors
+    /// As [`Config::from_env`].
+    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidConfig> {
+        let mut read = Reader { lookup, problems: Vec::new() };
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let host = || {
+            std::fs::read_to_string("/proc/sys/kernel/hostname").map_or("sidecar".into(), |h| h.trim().into())
+        };
+        let config = Self {
+            name: read.text("SCONCE_NAME").unwrap_or_else(host),
+            listen: read.or("SCONCE_LISTEN", ([0, 0, 0, 0], 8443).into(), "an address such as 0.0.0.0:8443"),
+            admin_listen: read.or(
+                "SCONCE_ADMIN_LISTEN",
+                ([127, 0, 0, 1], 9443).into(),
+                "an address such as 127.0.0.1:9443",
+            ),
+            control_plane: read.control_plane(),
+            identity: read.identity(),
+            data_dir: read.required("SCONCE_DATA_DIR", "a folder that this process may write"),
+            labels: read.or("SCONCE_LABELS", Labels::default(), "labels such as team=pay,tier=edge"),
+            namespace: read.text("SCONCE_NAMESPACE").unwrap_or_else(|| "default".into()),
+            plaintext_loopback: read.or("SCONCE_PLAINTEXT_LOOPBACK", false, "true or false"),
+            callers: read.list(
+                "SCONCE_CALLERS",
+                "SPIFFE ids such as spiffe://sconce.local/ns/default/*, separated by commas",
+            ),
+            inference_threads: read
+                .or("SCONCE_INFERENCE_THREADS", Positive(cpus), "a number of threads, at least 1")
+                .0,
+            max_body_bytes: read
+                .or("SCONCE_MAX_BODY_BYTES", Positive(64 << 20), "a number of bytes, at least 1")
+                .0,
+            drain: std::time::Duration::from_secs(read.or("SCONCE_DRAIN_SECONDS", 25, "a number of seconds")),
+            log: read.text("SCONCE_LOG").unwrap_or_else(|| "info".into()),
+            log_json: read.or("SCONCE_LOG_FORMAT", LogFormat(false), "text or json").0,
+        };
+        if read.problems.is_empty() { Ok(config) } else { Err(InvalidConfig(read.problems)) }
+    }
+}
+
+struct Reader<L> {
+    lookup: L,
+    problems: Vec<String>,
+}
+
+impl<L: Fn(&str) -> Option<String>> Reader<L> {
+    fn text(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|text| !text.is_empty())
+    }
+
+    fn or<T: FromStr>(&mut self, name: &str, default: T, expected: &str) -> T {
+        let Some(text) = self.text(name) else { return default };
+        text.parse().unwrap_or_else(|_| {
+            self.problems.push(format!("{name} is {text:?}; expected {expected}"));
+            default
+        })
+    }
+
+    fn required(&mut self, name: &str, expected: &str) -> PathBuf {
+        self.text(name).map(PathBuf::from).unwrap_or_else(|| {
+            self.problems.push(format!("{name} is not set; expected {expected}"));
+            PathBuf::new()
+        })
+    }
+
+    fn list<T: FromStr>(&mut self, name: &str, expected: &str) -> Vec<T> {
+        let text = self.text(name).unwrap_or_default();
+        let parts: Result<Vec<T>, _> =
+            text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect();
+        parts.unwrap_or_else(|_| {
+            self.problems.push(format!("{name} is {text:?}; expected {expected}"));
+            Vec::new()
+        })
+    }
+
+    fn control_plane(&mut self) -> Uri {
+        let expected = "an address such as https://sconce.sconce-system:8440";
+        let text = self.text("SCONCE_CONTROL_PLANE").unwrap_or_default();
+        match text.parse::<Uri>() {
+            Ok(uri) if uri.scheme_str() == Some("https") && uri.port().is_some() => uri,
+            _ => {
+                self.problems.push(format!("SCONCE_CONTROL_PLANE is {text:?}; expected {expected}"));
+                Uri::default()
+            }
+        }
+    }
+
+    fn identity(&mut self) -> IdentitySource {
+        let files = self.text("SCONCE_IDENTITY_DIR").map(PathBuf::from);
+        let token = self.text("SCONCE_JOIN_TOKEN_FILE").map(PathBuf::from);
+        match (files, token) {
+            (Some(folder), None) => IdentitySource::Files(folder),
+            (None, Some(token_file)) => IdentitySource::Join {
+                token_file,
+                trust_bundle: self.required(
+                    "SCONCE_TRUST_BUNDLE",
+                    "a file with the control plane's CA certificates in PEM",
+                ),
+                names: self.list("SCONCE_NAMES", "DNS names and IP addresses, separated by commas"),
+            },
+            (files, _) => {
+                let problem = if files.is_some() { "are both set" } else { "are both not set" };
+                self.problems.push(format!(
+                    "SCONCE_IDENTITY_DIR and SCONCE_JOIN_TOKEN_FILE {problem}; expected exactly one of them"
+                ));
+                IdentitySource::Files(PathBuf::new())
+            }
+        }
+    }
+}
+
+struct Positive(usize);
+
+impl FromStr for Positive {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        text.parse().ok().filter(|n| *n > 0).map(Self).ok_or(())
+    }
+}
+
+struct LogFormat(bool);
+
+impl FromStr for LogFormat {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "json" => Ok(Self(true)),
+            "text" => Ok(Self(false)),
+            _ => Err(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Config, InvalidConfig> {
+        Config::read(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    const GOOD: [(&str, &str); 3] = [
+        ("SCONCE_CONTROL_PLANE", "https://127.0.0.1:8440"),
+        ("SCONCE_DATA_DIR", "/data"),
+        ("SCONCE_IDENTITY_DIR", "/identity"),
+    ];
+
+    #[test]
+    fn the_defaults_are_closed() {
+        let config = read(&GOOD).expect("valid");
+        assert!(!config.plaintext_loopback);
+        assert!(config.callers.is_empty());
+        assert_eq!(config.namespace, "default");
+    }
+
+    #[test]
+    fn every_wrong_variable_is_named_at_once() {
+        let wrong = [
+            ("SCONCE_LISTEN", "8443"),
+            ("SCONCE_LABELS", "team"),
+            ("SCONCE_INFERENCE_THREADS", "0"),
+            ("SCONCE_CONTROL_PLANE", "http://plain:1"),
+        ];
+        let message = read(&wrong).expect_err("not valid").to_string();
+        for (name, _) in wrong {
+            assert!(message.contains(name), "{name} in {message}");
+        }
+        for name in ["SCONCE_DATA_DIR", "SCONCE_JOIN_TOKEN_FILE"] {
+            assert!(message.contains(name), "{name} in {message}");
+        }
+    }
+}
