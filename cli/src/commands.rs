@@ -1,0 +1,87 @@
+//! The commands: each is one module that asks the control plane or a sidecar and shows
+//! the answer.
+
+use clap::CommandFactory;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    args::{Args, Command, Global, JoinToken, Token},
+    client::Control,
+    config::Surroundings,
+    context::Access,
+    failure::{Exit, Failure},
+    output::{self, Output},
+};
+
+mod describe;
+mod fleet;
+mod history;
+mod infer;
+mod models;
+mod push;
+mod split;
+mod tokens;
+mod up;
+
+/// Runs what was typed.
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let surroundings = Surroundings::of_process();
+    match args.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "sconce", &mut script);
+            output::write(&String::from_utf8_lossy(&script))
+        }
+        Command::Up(up) => up::run(up, &args.global, &surroundings).await,
+        command => {
+            let interrupted = match command {
+                Command::Push(_) => "interrupted; what was sent is kept: repeat the same command to resume",
+                _ => "interrupted",
+            };
+            tokio::select! {
+                done = dispatch(command, &args.global, &surroundings) => done,
+                () = stopped()? => Err(Failure::new(Exit::Interrupted, interrupted)),
+            }
+        }
+    }
+}
+
+async fn dispatch(command: Command, global: &Global, surroundings: &Surroundings) -> Result<(), Failure> {
+    let access = Access::resolve(global, surroundings)?;
+    let out = Output(global.format);
+    let control = async || Control::connect(&access).await;
+    match command {
+        Command::Push(push) => push::run(push, control().await?, out).await,
+        Command::Models(models) => models::list(models, control().await?, out).await,
+        Command::Versions(one) => models::versions(&one.model, control().await?, out).await,
+        Command::Describe { what } => describe::run(&what, control().await?, out).await,
+        Command::Delete { what } => split::delete(what, control().await?, out).await,
+        Command::Split(split) => split::run(split, control().await?, out).await,
+        Command::Sidecars => fleet::run(control().await?, out).await,
+        Command::Events(events) => history::events(events, control().await?, out).await,
+        Command::Audit(audit) => history::audit(&audit, control().await?, out).await,
+        Command::Infer(infer) => infer::run(infer, &access, out).await,
+        Command::Token(Token::Create { name, role }) => {
+            tokens::create(&name, role, control().await?, out).await
+        }
+        Command::Token(Token::Revoke { name }) => tokens::revoke(&name, control().await?, out).await,
+        Command::JoinToken(JoinToken::Create(create)) => {
+            tokens::create_join(&create, control().await?, out).await
+        }
+        Command::Up(_) | Command::Completions { .. } => unreachable!("`run` handles them"),
+    }
+}
+
+/// Ends at the first SIGINT or SIGTERM. They count from the call on.
+fn stopped() -> Result<impl Future<Output = ()>, Failure> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| Failure::failed(format!("signals cannot be listened to: {error}")))
+    };
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => (),
+            _ = terminate.recv() => (),
+        }
+    })
+}

@@ -1,0 +1,89 @@
+//! `sconce split` and `sconce delete`: which versions answer.
+
+use sconce_catalog::{ModelName, Split};
+use serde::Serialize;
+
+use super::models::{ShareView, shares};
+use crate::{
+    args::{self, Pinned},
+    client::Control,
+    failure::Failure,
+    output::Output,
+};
+
+#[derive(Serialize)]
+struct SplitView {
+    model: String,
+    split: Vec<ShareView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serial: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    model: String,
+    version: String,
+    serial: u64,
+}
+
+/// Sets the split, or shows it where no share is given.
+pub(super) async fn run(args: args::Split, mut control: Control, out: Output) -> Result<(), Failure> {
+    if args.shares.is_empty() {
+        let split = control.model(&args.model).await?.model.split;
+        return show(&args.model, split.as_ref(), None, out);
+    }
+    let wanted = wanted(&args)?;
+    let set = control.set_split(&args.model, &wanted).await?;
+    show(&args.model, Some(&set.split), Some(set.serial), out)
+}
+
+fn wanted(args: &args::Split) -> Result<Split, Failure> {
+    let shares = args.shares.iter().map(|share| (share.version.clone(), share.percent.0));
+    Split::new(shares).map_err(|error| {
+        Failure::usage(error.to_string())
+            .hint(format!("write it as `sconce split {} 1=90 2=10`; the shares sum to 100", args.model))
+    })
+}
+
+fn show(model: &ModelName, split: Option<&Split>, serial: Option<u64>, out: Output) -> Result<(), Failure> {
+    let view = SplitView { model: model.to_string(), split: shares(split), serial };
+    out.show(&view, |view| match (split, serial) {
+        (None, _) => format!("{} has no version yet, hence no split", view.model),
+        (Some(split), None) => format!("{}: {split}", view.model),
+        (Some(split), Some(serial)) => format!("{}: {split} (serial {serial})", view.model),
+    })
+}
+
+/// Deletes a version.
+pub(super) async fn delete(what: Pinned, mut control: Control, out: Output) -> Result<(), Failure> {
+    let Some(version) = what.version else {
+        return Err(Failure::usage(format!("no version of {} is named", what.model))
+            .hint(format!("write it as `sconce delete {}:VERSION`", what.model)));
+    };
+    let serial = control.delete(&what.model, &version).await?;
+    let deleted = Deleted { model: what.model.to_string(), version: version.to_string(), serial };
+    out.show(&deleted, |it| format!("deleted version {} of {} (serial {})", it.version, it.model, it.serial))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Exit;
+
+    fn split(shares: &[&str]) -> args::Split {
+        args::Split {
+            model: "m".parse().expect("valid"),
+            shares: shares.iter().map(|share| share.parse().expect("valid")).collect(),
+            show: false,
+        }
+    }
+
+    #[test]
+    fn shares_that_do_not_sum_to_100_are_a_usage_error_that_says_the_sum() {
+        let failure = wanted(&split(&["1=50", "2=49.5"])).expect_err("99.5");
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.to_string().contains("99.5 %"), "{failure}");
+        assert!(wanted(&split(&["1=50", "1=50"])).is_err());
+        assert_eq!(wanted(&split(&["1=33.33", "2=66.67"])).expect("100").to_string(), "1=33.33 %, 2=66.67 %");
+    }
+}
