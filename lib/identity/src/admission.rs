@@ -61,10 +61,7 @@ impl Admission {
             Peer::Caller => roots.verify_caller(leaf, intermediates, now),
             Peer::Server => roots.verify_server(leaf, intermediates, now),
         };
-        verified.map_err(|error| {
-            note(Refusal::of_chain(leaf, &error));
-            error
-        })?;
+        verified.inspect_err(|error| note(Refusal::of_chain(leaf, error)))?;
         self.judge_id(leaf, own.as_ref().map(|material| material.id().trust_domain()))
     }
 

@@ -1,5 +1,7 @@
 //! The embedded certificate authority: SPIFFE certificates where there is no mesh.
 
+mod root;
+
 use std::{
     fs, io,
     path::Path,
@@ -7,12 +9,12 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 
 use crate::{
-    SpiffeId,
+    InvalidSpiffeId, SpiffeId,
     disk::{self, Readers},
     issued::alt_names,
 };
@@ -22,6 +24,7 @@ pub struct Authority {
     trust_domain: String,
     issuer: Issuer<'static, KeyPair>,
     root_pem: String,
+    expires: SystemTime,
 }
 
 /// From when to when a certificate is valid.
@@ -61,6 +64,17 @@ pub enum AuthorityError {
         /// What this CA signs for.
         trust_domain: String,
     },
+    /// The text is no trust domain.
+    #[error(transparent)]
+    BadTrustDomain(#[from] InvalidSpiffeId),
+    /// The CA's files are not what they should be.
+    #[error("the CA in {folder} cannot be used: {why}")]
+    Unusable {
+        /// Where they are.
+        folder: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// The request or the CA's own key is not valid.
     #[error("the certificate request or the CA's key is not valid: {0}")]
     Invalid(#[from] rcgen::Error),
@@ -82,12 +96,10 @@ impl Authority {
     /// A new CA, kept nowhere.
     ///
     /// # Errors
-    /// Where no key can be made.
+    /// Where no key can be made or the trust domain is none.
     pub fn new(trust_domain: &str) -> Result<Self, AuthorityError> {
         let key = KeyPair::generate()?;
-        let root = CertifiedIssuer::self_signed(root_params(trust_domain)?, key)?;
-        let root_pem = root.pem();
-        let key = KeyPair::from_pem(&root.key().serialize_pem())?;
+        let root_pem = new_root(trust_domain, &key)?;
         Self::of(trust_domain, root_pem, key)
     }
 
@@ -102,24 +114,29 @@ impl Authority {
             let path = path.display().to_string();
             move |source| AuthorityError::File { path, source }
         };
-        // The certificate is written last, so it is there only with its key.
-        if root_path.exists() {
-            let key = fs::read_to_string(&key_path).map_err(file(&key_path))?;
-            let root = fs::read_to_string(&root_path).map_err(file(&root_path))?;
-            return Self::of(trust_domain, root, KeyPair::from_pem(&key)?);
-        }
         fs::create_dir_all(folder).map_err(file(folder))?;
-        let new = Self::new(trust_domain)?;
-        disk::write(&key_path, new.issuer.key().serialize_pem().as_bytes(), Readers::Owner)
-            .map_err(file(&key_path))?;
-        disk::write(&root_path, new.root_pem.as_bytes(), Readers::Everybody).map_err(file(&root_path))?;
-        tracing::info!(trust_domain, folder = %folder.display(), "created a certificate authority");
-        Ok(new)
+        // Neither file is ever replaced: of two processes that start at once, or one that
+        // starts after a crash in between, the second goes on with what it finds.
+        if !root_path.exists() {
+            let key = KeyPair::generate()?.serialize_pem();
+            disk::create(&key_path, key.as_bytes(), Readers::Owner).map_err(file(&key_path))?;
+        }
+        let key = KeyPair::from_pem(&fs::read_to_string(&key_path).map_err(file(&key_path))?)?;
+        if !root_path.exists() {
+            let root = new_root(trust_domain, &key)?;
+            disk::create(&root_path, root.as_bytes(), Readers::Everybody).map_err(file(&root_path))?;
+            tracing::info!(trust_domain, folder = %folder.display(), "created a certificate authority");
+        }
+        let root = fs::read_to_string(&root_path).map_err(file(&root_path))?;
+        root::check(&root, trust_domain, &key)
+            .map_err(|why| AuthorityError::Unusable { folder: folder.display().to_string(), why })?;
+        Self::of(trust_domain, root, key)
     }
 
     fn of(trust_domain: &str, root_pem: String, key: KeyPair) -> Result<Self, AuthorityError> {
         let issuer = Issuer::from_ca_cert_pem(&root_pem, key)?;
-        Ok(Self { trust_domain: trust_domain.to_owned(), issuer, root_pem })
+        let expires = root::expiry(&root_pem).ok_or(rcgen::Error::CouldNotParseCertificate)?;
+        Ok(Self { trust_domain: trust_domain.to_owned(), issuer, root_pem, expires })
     }
 
     /// Every root of this CA.
@@ -196,21 +213,40 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = validity.not_before.into();
-        params.not_after = validity.not_after.into();
+        // Nobody would accept it after its root has gone.
+        params.not_after = validity.not_after.min(self.expires).into();
+        params.serial_number = Some(serial());
         params.use_authority_key_identifier_extension = true;
         Ok(params.signed_by(key, &self.issuer)?.pem())
     }
 }
 
-fn root_params(trust_domain: &str) -> Result<CertificateParams, rcgen::Error> {
+/// Random, so that a serial names one certificate also where a key is certified twice.
+fn serial() -> SerialNumber {
+    let mut bytes: [u8; 16] = rand::random();
+    // Positive and of full length, whatever the dice say.
+    bytes[0] = bytes[0] & 0x7f | 0x40;
+    bytes.to_vec().into()
+}
+
+fn new_root(trust_domain: &str, key: &KeyPair) -> Result<String, AuthorityError> {
+    Ok(root_params(trust_domain)?.self_signed(key)?.pem())
+}
+
+fn root_params(trust_domain: &str) -> Result<CertificateParams, AuthorityError> {
+    let id = SpiffeId::new(trust_domain, "")?;
     let validity = Validity::of(ROOT_LIFE);
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, format!("Sconce CA of {trust_domain}"));
-    params.subject_alt_names = vec![SanType::URI(format!("spiffe://{trust_domain}").as_str().try_into()?)];
+    params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = validity.not_before.into();
     params.not_after = validity.not_after.into();
+    params.serial_number = Some(serial());
     Ok(params)
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,6 +67,11 @@ impl Connector {
         Self::with_protocols(tls, &[b"h2"])
     }
 
+    /// Connects with this TLS, offering HTTP/2 and HTTP/1.1: for clients that speak either.
+    pub fn http(tls: Arc<ClientConfig>) -> Self {
+        Self::with_protocols(tls, &[b"h2", b"http/1.1"])
+    }
+
     /// Connects with this TLS, offering HTTP/1.1 only.
     pub fn http1(tls: Arc<ClientConfig>) -> Self {
         Self::with_protocols(tls, &[b"http/1.1"])

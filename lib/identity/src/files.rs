@@ -46,30 +46,55 @@ pub fn read(folder: &Path) -> Result<Material, FilesError> {
 /// Publishes what is in the folder, now and whenever it changes, for ever.
 ///
 /// The files are taken as a set, only when the key matches the leaf: while they are being
-/// replaced one by one, the set before stays in use. A bad set is logged once.
+/// replaced one by one, the set before stays in use. A bad set that stays is logged once.
 pub async fn watch(folder: PathBuf, publisher: Publisher) {
-    let mut tick = tokio::time::interval(EVERY);
+    watch_every(EVERY, folder, publisher).await;
+}
+
+async fn watch_every(every: Duration, folder: PathBuf, publisher: Publisher) {
+    let mut tick = tokio::time::interval(every);
+    let (mut complaint, mut complained) = (String::new(), String::new());
     let mut seen = None;
-    let mut complained = String::new();
     loop {
         tick.tick().await;
-        let outcome = contents(&folder).and_then(|set| {
-            if seen.as_ref() == Some(&set) {
-                return Ok(());
+        let next = match look(folder.clone(), seen.clone()).await {
+            Ok(None) => String::new(),
+            Ok(Some((set, material))) => {
+                publisher.publish(material);
+                seen = Some(set);
+                String::new()
             }
-            publisher.publish(material(&folder, &set[0], &set[1], &set[2])?);
-            seen = Some(set);
-            Ok(())
-        });
-        let complaint = outcome.err().map(|error| error.to_string()).unwrap_or_default();
-        if !complaint.is_empty() && complaint != complained {
-            tracing::warn!(folder = %folder.display(), error = complaint, "no new certificate taken");
+            Err(error) => error.to_string(),
+        };
+        // The first time it may be a set that is just being replaced.
+        if !next.is_empty() && next == complaint && next != complained {
+            tracing::warn!(folder = %folder.display(), error = next, "no new certificate taken");
+            complained.clone_from(&next);
         }
-        complained = complaint;
+        if next.is_empty() {
+            complained.clear();
+        }
+        complaint = next;
     }
 }
 
-fn contents(folder: &Path) -> Result<[Vec<u8>; 3], FilesError> {
+type FileSet = [Vec<u8>; 3];
+
+/// The set in the folder, where it is another one than was seen last.
+async fn look(folder: PathBuf, seen: Option<FileSet>) -> Result<Option<(FileSet, Material)>, FilesError> {
+    let read = move || {
+        let set = contents(&folder)?;
+        if seen.as_ref() == Some(&set) {
+            return Ok(None);
+        }
+        let material = material(&folder, &set[0], &set[1], &set[2])?;
+        Ok(Some((set, material)))
+    };
+    // A volume that hangs must not take a worker of the runtime with it.
+    tokio::task::spawn_blocking(read).await.expect("reading three files does not panic")
+}
+
+fn contents(folder: &Path) -> Result<FileSet, FilesError> {
     let read = |name: &str| {
         let path = folder.join(name);
         fs::read(&path).map_err(|source| FilesError::Read { path: path.display().to_string(), source })
@@ -80,4 +105,63 @@ fn contents(folder: &Path) -> Result<[Vec<u8>; 3], FilesError> {
 fn material(folder: &Path, chain: &[u8], key: &[u8], roots: &[u8]) -> Result<Material, FilesError> {
     Material::from_pem(chain, key, roots)
         .map_err(|source| FilesError::Invalid { folder: folder.display().to_string(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{authority, id, patiently, pem_set};
+
+    fn put(folder: &Path, set: &[String; 3]) {
+        for (name, text) in ["cert.pem", "key.pem", "ca.pem"].iter().zip(set) {
+            fs::write(folder.join(name), text).unwrap();
+        }
+    }
+
+    fn watched(folder: &Path) -> (crate::Identity, tokio::task::JoinHandle<()>) {
+        let (publisher, identity) = crate::identity();
+        let watch = watch_every(Duration::from_millis(10), folder.to_owned(), publisher);
+        (identity, tokio::spawn(watch))
+    }
+
+    #[tokio::test]
+    async fn a_new_set_is_taken_and_a_mismatched_one_is_not() {
+        let (ca, folder) = (authority(), tempfile::tempdir().unwrap());
+        let log = crate::testing::Log::capture();
+        let (mut identity, watch) = watched(folder.path());
+
+        let (first, second) = (pem_set(&ca, &id("/first")), pem_set(&ca, &id("/second")));
+        put(folder.path(), &first);
+        assert_eq!(*patiently(identity.changed()).await.id(), id("/first"));
+
+        // Half of a replacement: the new chain beside the old key.
+        fs::write(folder.path().join("cert.pem"), &second[0]).unwrap();
+        log.line(&["does not belong to the first", &folder.path().display().to_string()]).await;
+        assert_eq!(*identity.current().unwrap().id(), id("/first"));
+
+        put(folder.path(), &second);
+        assert_eq!(*patiently(identity.changed()).await.id(), id("/second"));
+        watch.abort();
+    }
+
+    #[tokio::test]
+    async fn a_symlink_swapped_two_levels_up_is_noticed() {
+        let (ca, folder) = (authority(), tempfile::tempdir().unwrap());
+        let at = |name: &str| folder.path().join(name);
+        for name in ["1", "2"] {
+            fs::create_dir(at(name)).unwrap();
+            put(&at(name), &pem_set(&ca, &id(&format!("/{name}"))));
+        }
+        std::os::unix::fs::symlink("1", at("..data")).unwrap();
+        for name in ["cert.pem", "key.pem", "ca.pem"] {
+            std::os::unix::fs::symlink(format!("..data/{name}"), at(name)).unwrap();
+        }
+        let (mut identity, watch) = watched(folder.path());
+        assert_eq!(*patiently(identity.changed()).await.id(), id("/1"));
+
+        std::os::unix::fs::symlink("2", at("..new")).unwrap();
+        fs::rename(at("..new"), at("..data")).unwrap();
+        assert_eq!(*patiently(identity.changed()).await.id(), id("/2"));
+        watch.abort();
+    }
 }

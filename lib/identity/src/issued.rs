@@ -17,7 +17,6 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use crate::{
     Material, Publisher,
     disk::{self, Readers},
-    files,
 };
 
 /// Signs certificates for keys that are made here.
@@ -42,12 +41,16 @@ pub struct IssueError(pub String);
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// How long an issuer may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Timers stand still while a machine sleeps, so none is longer than this.
+const LONGEST_NAP: Duration = Duration::from_secs(60);
 
 /// Publishes certificates from `issuer`, for ever. `names` are the DNS names and IP
 /// addresses asked for besides the SPIFFE id.
 pub async fn renew(folder: PathBuf, names: Vec<String>, issuer: Arc<dyn Issuer>, publisher: Publisher) {
     let mut renew_at = SystemTime::now();
-    match files::read(&folder) {
+    match kept(&folder) {
         Ok(kept) => {
             renew_at = half_life(&kept);
             publisher.publish(kept);
@@ -56,10 +59,11 @@ pub async fn renew(folder: PathBuf, names: Vec<String>, issuer: Arc<dyn Issuer>,
     }
     let mut retry = FIRST_RETRY;
     loop {
-        tokio::time::sleep(renew_at.duration_since(SystemTime::now()).unwrap_or_default()).await;
+        sleep_until(renew_at).await;
         match once(&folder, &names, issuer.as_ref()).await {
             Ok(material) => {
-                renew_at = half_life(&material);
+                // An issuer that hands out half-spent certificates must not be asked in a loop.
+                renew_at = half_life(&material).max(SystemTime::now() + FIRST_RETRY);
                 retry = FIRST_RETRY;
                 publisher.publish(material);
             }
@@ -67,10 +71,19 @@ pub async fn renew(folder: PathBuf, names: Vec<String>, issuer: Arc<dyn Issuer>,
                 let expires = publisher.current().map(|current| current.not_after());
                 let left = expires.and_then(|at| at.duration_since(SystemTime::now()).ok());
                 tracing::warn!(%error, seconds_left = left.map(|left| left.as_secs()), "no new certificate, trying again");
-                renew_at = SystemTime::now() + retry;
+                // Spread, because a whole fleet loses its issuer at the same moment.
+                renew_at = SystemTime::now() + retry.mul_f64(rand::random_range(0.5..1.0));
                 retry = (retry * 2).min(LONGEST_RETRY);
             }
         }
+    }
+}
+
+async fn sleep_until(when: SystemTime) {
+    while let Ok(left) = when.duration_since(SystemTime::now())
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(LONGEST_NAP)).await;
     }
 }
 
@@ -78,12 +91,17 @@ async fn once(folder: &Path, names: &[String], issuer: &dyn Issuer) -> Result<Ma
     let failed = |what: &str, error: &dyn std::fmt::Display| IssueError(format!("{what}: {error}"));
     let key = KeyPair::generate().map_err(|error| failed("no key could be made", &error))?;
     let request = request(&key, names).map_err(|error| failed("the certificate request", &error))?;
-    let issued = issuer.issue(request).await?;
+    let issued = tokio::time::timeout(PATIENCE, issuer.issue(request))
+        .await
+        .map_err(|_| IssueError(format!("the issuer did not answer in {} s", PATIENCE.as_secs())))??;
     let key = key.serialize_pem();
     let material =
         Material::from_pem(issued.chain_pem.as_bytes(), key.as_bytes(), issued.roots_pem.as_bytes())
             .map_err(|error| failed("the issuer's certificate cannot be used", &error))?;
-    keep(folder, &issued, &key).map_err(|error| failed(&folder.display().to_string(), &error))?;
+    // It is good without a disk too, and the join token it cost may not buy another.
+    if let Err(error) = keep(folder, &issued, &key) {
+        tracing::warn!(folder = %folder.display(), %error, "the new certificate will not survive a restart");
+    }
     Ok(material)
 }
 
@@ -103,15 +121,31 @@ pub(crate) fn alt_names(names: &[String]) -> Result<Vec<SanType>, rcgen::Error> 
     names.iter().map(one).collect()
 }
 
-/// The key last: a set that is read in between does not match and is not used.
+/// Key and chain are one file, so that no moment of a crash leaves one without the other:
+/// the join token that bought them may be spent. The roots before it fit both sets.
+const IDENTITY: &str = "identity.pem";
+const ROOTS: &str = "ca.pem";
+
 fn keep(folder: &Path, issued: &Issued, key: &str) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    disk::write(&folder.join("ca.pem"), issued.roots_pem.as_bytes(), Readers::Everybody)?;
-    disk::write(&folder.join("cert.pem"), issued.chain_pem.as_bytes(), Readers::Everybody)?;
-    disk::write(&folder.join("key.pem"), key.as_bytes(), Readers::Owner)
+    disk::write(&folder.join(ROOTS), issued.roots_pem.as_bytes(), Readers::Everybody)?;
+    disk::write(&folder.join(IDENTITY), format!("{key}{}", issued.chain_pem).as_bytes(), Readers::Owner)
+}
+
+fn kept(folder: &Path) -> Result<Material, IssueError> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        fs::read(&path).map_err(|error| IssueError(format!("{}: {error}", path.display())))
+    };
+    let (identity, roots) = (read(IDENTITY)?, read(ROOTS)?);
+    Material::from_pem(&identity, &identity, &roots)
+        .map_err(|error| IssueError(format!("{}: {error}", folder.join(IDENTITY).display())))
 }
 
 fn half_life(material: &Material) -> SystemTime {
     let life = material.not_after().duration_since(material.not_before()).unwrap_or_default();
     material.not_before() + life / 2
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ mod roots;
 mod serve;
 mod spiffe;
 mod svid;
+#[cfg(test)]
+mod testing;
 mod tls;
 
 pub use self::{

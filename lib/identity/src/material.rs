@@ -130,3 +130,44 @@ impl fmt::Debug for Material {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        authority::Validity,
+        testing::{authority, expired, id, pem_set},
+    };
+
+    fn load([chain, key, roots]: [&str; 3]) -> Result<Material, InvalidMaterial> {
+        Material::from_pem(chain.as_bytes(), key.as_bytes(), roots.as_bytes())
+    }
+
+    #[test]
+    fn only_a_set_that_belongs_together_is_material() {
+        let ca = authority();
+        let [chain, key, roots] = pem_set(&ca, &id("/a"));
+        let [_, other_key, _] = pem_set(&ca, &id("/b"));
+        assert_eq!(*load([&chain, &key, &roots]).unwrap().id(), id("/a"));
+        assert!(matches!(load([&chain, &other_key, &roots]), Err(InvalidMaterial::KeyMismatch)));
+        assert!(matches!(load(["", &key, &roots]), Err(InvalidMaterial::NoCertificate)));
+        assert!(matches!(load([&chain, "", &roots]), Err(InvalidMaterial::BadKey(_))));
+        assert!(matches!(load([&chain, &key, ""]), Err(InvalidMaterial::BadRoots(InvalidRoots::Empty))));
+        assert!(matches!(load([&roots, &key, &roots]), Err(InvalidMaterial::NotSvid(_))));
+        let torn = &chain[..chain.len() / 2];
+        assert!(load([torn, &key, &roots]).is_err());
+    }
+
+    #[test]
+    fn what_is_not_valid_now_is_no_material() {
+        let ca = authority();
+        let with = |validity| {
+            let it = ca.issue_credentials(&id("/a"), &[], validity).unwrap();
+            load([&it.chain_pem, &it.key_pem, ca.roots_pem()])
+        };
+        assert!(matches!(with(expired()), Err(InvalidMaterial::Expired { .. })));
+        let tomorrow = SystemTime::now() + Duration::from_secs(24 * 3600);
+        let later = Validity { not_before: tomorrow, not_after: tomorrow + Duration::from_secs(60) };
+        assert!(matches!(with(later), Err(InvalidMaterial::NotYetValid { .. })));
+    }
+}

@@ -7,7 +7,7 @@
 
 use std::{cell::RefCell, fmt, future::Future, net::SocketAddr};
 
-use rustls::{CertificateError, Error};
+use rustls::{CertificateError, Error, InvalidMessage};
 
 use crate::{BrokenRule, svid::claimed_id};
 
@@ -90,12 +90,16 @@ impl Refusal {
 
     /// What an error of the TLS library means, where no verifier noted anything.
     pub(crate) fn of_handshake(error: &std::io::Error) -> Self {
-        let reason = match error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
-            Some(Error::NoCertificatesPresented) => Reason::NoCertificate,
-            Some(Error::AlertReceived(_)) => Reason::RefusedByPeer,
-            _ => Reason::HandshakeFailed,
-        };
-        Self::new(reason, error.to_string())
+        let detail = error.to_string();
+        match error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
+            Some(Error::NoCertificatesPresented) => Self::new(Reason::NoCertificate, detail),
+            Some(Error::AlertReceived(_)) => Self::new(Reason::RefusedByPeer, detail),
+            Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+                Self::new(Reason::HandshakeFailed, "what answers there does not speak TLS")
+            }
+            _ if error.kind() == std::io::ErrorKind::TimedOut => Self::new(Reason::TooSlow, detail),
+            _ => Self::new(Reason::HandshakeFailed, detail),
+        }
     }
 
     /// Why.

@@ -3,6 +3,8 @@
 //! The first byte tells which door a connection is at (a TLS record begins with 0x16).
 //! Whatever is behind the door is one HTTP service, for HTTP/1.1, HTTP/2 and gRPC alike.
 
+mod entrance;
+
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
@@ -14,16 +16,15 @@ use hyper_util::{
 };
 use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
-use crate::{PeerAddr, Principal, Reason, Refusal, SpiffeId, principal::is_this_pod, refusal, svid::Svid};
+use self::entrance::{Entered, Http, enter};
+use crate::{PeerAddr, Principal};
 
 /// What a port lets in.
 #[derive(Clone)]
@@ -42,8 +43,12 @@ pub struct Doors {
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 const MAX_STREAMS: u32 = 1024;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-const TLS_HANDSHAKE: u8 = 0x16;
+const LAST_ENTRY: Duration = Duration::from_secs(1);
+/// How long an HTTP/1 connection of somebody unknown may be idle or take over a header.
+const UNKNOWN_IDLE: Duration = Duration::from_secs(30);
+/// The same for somebody known. Longer than a client's pool keeps connections (Envoy: an
+/// hour): one that we closed just as it was used again would be a failed request.
+const KNOWN_IDLE: Duration = Duration::from_secs(65 * 60);
 
 impl Doors {
     /// TLS only, ten seconds to get in, ten thousand connections.
@@ -77,7 +82,9 @@ where
             () = stopping.cancelled() => break,
         };
         // Results of connections that have ended are not kept.
-        while connections.try_join_next().is_some() {}
+        while let Some(ended) = connections.try_join_next() {
+            report(ended);
+        }
         let (tcp, peer, slot) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -87,18 +94,23 @@ where
                 continue;
             }
         };
-        let (doors, service, watcher) = (doors.clone(), service.clone(), graceful.watcher());
+        let (doors, service, stopping) = (doors.clone(), service.clone(), stopping.clone());
+        // Made here, not in the task: one made after the shutdown began would miss it.
+        let watcher = graceful.watcher();
         connections.spawn(async move {
             let _slot = slot;
-            let Some((stream, principal)) = enter(tcp, peer, &doors).await else { return };
+            let entered = tokio::select! {
+                entered = enter(tcp, peer, &doors) => entered,
+                () = late(&stopping) => None,
+            };
+            let Some(Entered { stream, principal, http }) = entered else { return };
+            let http = builder(http, &principal);
             let service = service.map_request(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(principal.clone());
                 request.extensions_mut().insert(PeerAddr(peer));
                 request
             });
-            let http = http();
-            let connection =
-                http.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+            let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
             if let Err(error) = watcher.watch(connection.into_owned()).await {
                 tracing::debug!(%peer, %error, "a connection ended with an error");
             }
@@ -106,7 +118,23 @@ where
     }
     drop(listener);
     graceful.shutdown().await;
-    while connections.join_next().await.is_some() {}
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
+    }
+}
+
+/// A little after the stop began. By their own clock, those who are entering just then may
+/// have sent a request already; those who only hold the port open are not waited for.
+async fn late(stopping: &CancellationToken) {
+    stopping.cancelled().await;
+    tokio::time::sleep(LAST_ENTRY).await;
+}
+
+/// A handler that panics ends its connection alone, but must not do so silently.
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
 }
 
 async fn accept(
@@ -119,82 +147,24 @@ async fn accept(
     Ok((tcp, peer, slot))
 }
 
-fn http() -> auto::Builder<TokioExecutor> {
+fn builder(speaks: Http, principal: &Principal) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let idle = if *principal == Principal::Anonymous { UNKNOWN_IDLE } else { KNOWN_IDLE };
+    http.http1().timer(TokioTimer::new()).header_read_timeout(idle);
     http.http2()
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
         .keep_alive_interval(Duration::from_secs(30));
-    http
-}
-
-/// A connection that is in, by either door.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
-/// Lets a connection in, or logs why not.
-async fn enter(tcp: TcpStream, peer: SocketAddr, doors: &Doors) -> Option<(Box<dyn Stream>, Principal)> {
-    let _ = tcp.set_nodelay(true);
-    match tokio::time::timeout(doors.handshake_timeout, choose(tcp, peer, doors)).await {
-        Ok(Ok(entered)) => entered,
-        Ok(Err(refusal)) => {
-            refusal.log(peer);
-            None
-        }
-        Err(_) => {
-            Refusal::new(Reason::TooSlow, format!("over {} s", doors.handshake_timeout.as_secs())).log(peer);
-            None
-        }
+    match speaks {
+        Http::One => http.http1_only(),
+        Http::Two => http.http2_only(),
+        // The first bytes tell. Only for peers that are known: there is no limit to how
+        // long they may take.
+        Http::Either => http,
     }
 }
 
-async fn choose(
-    tcp: TcpStream,
-    peer: SocketAddr,
-    doors: &Doors,
-) -> Result<Option<(Box<dyn Stream>, Principal)>, Refusal> {
-    let mut first = [0];
-    match tcp.peek(&mut first).await {
-        // A probe of the port, not a caller.
-        Ok(0) | Err(_) => return Ok(None),
-        Ok(_) => {}
-    }
-    if first[0] == TLS_HANDSHAKE {
-        let (stream, principal) = tls(tcp, doors).await?;
-        return Ok(Some((Box::new(stream), principal)));
-    }
-    if doors.plaintext_loopback && is_this_pod(peer.ip()) {
-        return Ok(Some((Box::new(tcp), Principal::Loopback)));
-    }
-    turn_away(tcp).await;
-    Err(Refusal::new(Reason::Plaintext, "this port speaks TLS"))
-}
-
-async fn tls(tcp: TcpStream, doors: &Doors) -> Result<(TlsStream<TcpStream>, Principal), Refusal> {
-    let (accepted, noted) = refusal::observe(TlsAcceptor::from(Arc::clone(&doors.tls)).accept(tcp)).await;
-    let stream = accepted.map_err(|error| noted.unwrap_or_else(|| Refusal::of_handshake(&error)))?;
-    let principal = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
-        Some(leaf) => Principal::Spiffe(proven(leaf)?),
-        None => Principal::Anonymous,
-    };
-    Ok((stream, principal))
-}
-
-/// The id in a certificate that the verifier has accepted.
-fn proven(leaf: &[u8]) -> Result<SpiffeId, Refusal> {
-    Svid::from_der(leaf).map(|svid| svid.id).map_err(|rule| Refusal::not_svid(leaf, &rule))
-}
-
-/// Tells a plaintext caller what it did wrong, which a closed connection would not.
-async fn turn_away(mut tcp: TcpStream) {
-    let body = "{\"error\":\"this port speaks TLS: call it with https and a client certificate\"}";
-    let reply = format!(
-        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    let _ = tcp.write_all(reply.as_bytes()).await;
-    let _ = tcp.shutdown().await;
-}
+#[cfg(test)]
+mod tests;

@@ -109,3 +109,55 @@ fn moment(time: ASN1Time) -> SystemTime {
     // A time before 1970 is long past either way.
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    };
+
+    use super::*;
+    use crate::testing::uri;
+
+    fn check(change: impl FnOnce(&mut CertificateParams)) -> Result<SpiffeId, String> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![uri("spiffe://td/a")];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        Svid::from_der(certificate.der()).map(|svid| svid.id).map_err(|rule| rule.to_string())
+    }
+
+    #[track_caller]
+    fn refused(why: &str, change: impl FnOnce(&mut CertificateParams)) {
+        let error = check(change).expect_err(why);
+        assert!(error.contains(why), "{error}");
+    }
+
+    #[test]
+    fn a_workload_certificate_is_accepted_also_without_extended_key_usage() {
+        assert_eq!(check(|_| {}).unwrap().as_str(), "spiffe://td/a");
+        assert!(check(|params| params.extended_key_usages.clear()).is_ok());
+        let with_name = |params: &mut CertificateParams| {
+            params.subject_alt_names.push(rcgen::SanType::DnsName("a.example".try_into().unwrap()));
+        };
+        assert!(check(with_name).is_ok());
+    }
+
+    #[test]
+    fn every_rule_is_enforced() {
+        refused("no SPIFFE id", |params| params.subject_alt_names.clear());
+        refused("carries 2 URIs", |params| params.subject_alt_names.push(uri("https://x")));
+        refused("not a SPIFFE id", |params| params.subject_alt_names = vec![uri("https://x")]);
+        refused("has no path", |params| params.subject_alt_names = vec![uri("spiffe://td")]);
+        refused("CA certificate", |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+        refused("digital signature", |params| params.key_usages.clear());
+        refused("digital signature", |params| params.key_usages = vec![KeyUsagePurpose::KeyAgreement]);
+        refused("signing certificates", |params| params.key_usages.push(KeyUsagePurpose::KeyCertSign));
+        refused("revocation lists", |params| params.key_usages.push(KeyUsagePurpose::CrlSign));
+        refused("both server and client", |params| params.extended_key_usages.truncate(1));
+        assert_eq!(Svid::from_der(b"junk"), Err(BrokenRule::Unreadable));
+    }
+}
