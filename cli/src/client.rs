@@ -21,6 +21,8 @@ mod answers;
 mod change;
 mod look;
 mod push;
+#[cfg(test)]
+pub(crate) mod standin;
 
 pub(crate) use answers::{AuditEntry, Described, Event, Sidecar, State, VersionStatus};
 pub(crate) use push::{Announcement, Begun};

@@ -31,8 +31,8 @@ pub(crate) struct Peer {
     address: String,
     authority: String,
     sender: SendRequest<Full<Bytes>>,
-    /// Drives the connection, and ends with it.
-    _connection: JoinSet<()>,
+    /// Drives the connection, and knows why it ended.
+    connection: JoinSet<hyper::Result<()>>,
 }
 
 impl Peer {
@@ -45,6 +45,10 @@ impl Peer {
         let uri: Uri = address.parse().map_err(|_| invalid())?;
         let authority = uri.authority().filter(|a| a.port().is_some()).ok_or_else(invalid)?.to_string();
         match uri.scheme_str() {
+            Some("https") if access.certificate.is_none() => {
+                Err(Failure::new(Exit::Denied, "sidecars know their callers by certificate, not by token")
+                    .hint("give --cert and --key"))
+            }
             Some("https") => {
                 let mut connector = connection::connector(access, Callee::Sidecar)?;
                 let io = connector.call(uri).await;
@@ -68,19 +72,31 @@ impl Peer {
     {
         let (sender, connection) = handshake(io).await.map_err(|error| broken(address, &error))?;
         let mut driver = JoinSet::new();
-        // What breaks a connection is told to whoever waits for an answer on it.
-        driver.spawn(async move { drop(connection.await) });
-        Ok(Self { address: address.to_owned(), authority, sender, _connection: driver })
+        driver.spawn(connection);
+        Ok(Self { address: address.to_owned(), authority, sender, connection: driver })
     }
 
     /// Sends one request and reads the whole answer.
     pub(crate) async fn send(&mut self, mut request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         let host = self.authority.parse().map_err(|_| Failure::usage("the address is no host name"))?;
         request.headers_mut().insert(http::header::HOST, host);
-        let broken = |error: hyper::Error| broken(&self.address, &error);
-        let (parts, body) = self.sender.send_request(request).await.map_err(broken)?.into_parts();
-        let body = body.collect().await.map_err(broken)?.to_bytes();
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        let (parts, body) = match self.sender.send_request(request).await {
+            Ok(response) => response.into_parts(),
+            Err(error) => return Err(self.why(error).await),
+        };
+        match body.collect().await {
+            Ok(body) => Ok(Answer { status: parts.status, headers: parts.headers, body: body.to_bytes() }),
+            Err(error) => Err(self.why(error).await),
+        }
+    }
+
+    /// What ended the connection explains a request that was never sent.
+    async fn why(&mut self, error: hyper::Error) -> Failure {
+        let ended = if error.is_canceled() { self.connection.join_next().await } else { None };
+        match ended {
+            Some(Ok(Err(cause))) => broken(&self.address, &cause),
+            _ => broken(&self.address, &error),
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) enum Elements {
 pub(crate) struct Tensor {
     pub(crate) shape: Vec<u64>,
     pub(crate) elements: Elements,
+    /// Its datatype in the file, where the file has one.
+    pub(crate) own: Option<Datatype>,
 }
 
 impl Elements {

@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;
+use sconce_catalog::ModelName;
 
 use crate::{
     args,
@@ -112,8 +113,11 @@ fn accepted(answer: Answer, args: &args::Infer, address: &str) -> Result<Answer,
 /// The sidecar named, else the first of `sconce up`, else one that has the model ready.
 async fn sidecar(args: &args::Infer, access: &Access) -> Result<String, Failure> {
     if let Some(named) = &args.sidecar {
-        if named.contains("://") {
-            return Ok(named.clone());
+        // No name of a sidecar in the context file holds a colon.
+        match named.split_once("://") {
+            Some(_) => return Ok(named.clone()),
+            None if named.contains(':') => return Ok(format!("https://{named}")),
+            None => {}
         }
         if let Some(found) = access.sidecars.iter().find(|sidecar| sidecar.name == *named) {
             return Ok(found.address.clone());
@@ -122,9 +126,10 @@ async fn sidecar(args: &args::Infer, access: &Access) -> Result<String, Failure>
         return Ok(first.address.clone());
     }
     let sidecars = Control::connect(access).await?.model(&args.model).await?.sidecars;
+    let of = |model: &str| model.parse().is_ok_and(|name: ModelName| name == args.model);
     let chosen = sidecars.into_iter().find(|sidecar| match &args.sidecar {
         Some(named) => sidecar.name == *named,
-        None => sidecar.connected && sidecar.versions.iter().any(|v| v.state == State::Ready),
+        None => sidecar.connected && sidecar.versions.iter().any(|v| v.state == State::Ready && of(&v.model)),
     });
     match (chosen, &args.sidecar) {
         (Some(sidecar), _) => Ok(sidecar.address),

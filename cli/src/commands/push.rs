@@ -16,6 +16,8 @@ use crate::{
 
 mod progress;
 mod source;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use self::{progress::Progress, source::Source, wait::Standing};
@@ -158,7 +160,7 @@ fn people(report: &Report, split: Option<&Split>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod wording {
     use super::*;
 
     fn report(sent: u64, total: u64, already_committed: bool) -> Report {

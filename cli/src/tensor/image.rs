@@ -69,7 +69,8 @@ impl Pixels {
                 .collect(),
         };
         let sizes = [channels as u64, u64::from(height), u64::from(width)];
-        Ok(Tensor { shape: filled(shape, frame, sizes), elements: values(&ordered, datatype, max) })
+        let elements = values(&ordered, datatype, max);
+        Ok(Tensor { shape: filled(shape, frame, sizes), elements, own: None })
     }
 }
 

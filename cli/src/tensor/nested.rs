@@ -15,7 +15,7 @@ pub(crate) fn from_json(value: &Value) -> Result<Tensor, String> {
     }
     let mut leaves = Vec::new();
     flatten(value, &shape, &mut leaves)?;
-    Ok(Tensor { shape, elements: elements(&leaves)? })
+    Ok(Tensor { shape, elements: elements(&leaves)?, own: None })
 }
 
 fn flatten<'a>(value: &'a Value, shape: &[u64], leaves: &mut Vec<&'a Value>) -> Result<(), String> {
@@ -64,7 +64,10 @@ mod tests {
         let tensor = from_json(&json!([[1, 2, 3], [4, 5, 6.5]])).expect("valid");
         assert_eq!(tensor.shape, [2, 3]);
         assert_eq!(tensor.elements, Elements::Floats(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.5]));
-        assert_eq!(from_json(&json!(7)), Ok(Tensor { shape: vec![], elements: Elements::Ints(vec![7]) }));
+        assert_eq!(
+            from_json(&json!(7)),
+            Ok(Tensor { shape: vec![], elements: Elements::Ints(vec![7]), own: None })
+        );
         assert_eq!(from_json(&json!([true])).expect("valid").elements, Elements::Bools(vec![true]));
     }
 

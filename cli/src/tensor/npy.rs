@@ -2,6 +2,7 @@
 //! stack-switching library along, for a header of three keys.)
 
 use half::f16;
+use sconce_catalog::Datatype;
 
 use super::{Elements, Tensor};
 
@@ -22,7 +23,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Tensor, String> {
     if count != Some(elements.len() as u64) {
         return Err(format!("its header says shape {shape:?}, and it holds {} elements", elements.len()));
     }
-    Ok(Tensor { shape, elements })
+    Ok(Tensor { shape, elements, own: datatype(descr) })
 }
 
 fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
@@ -90,6 +91,24 @@ fn elements(descr: &str, data: &[u8]) -> Result<Elements, String> {
     })
 }
 
+fn datatype(descr: &str) -> Option<Datatype> {
+    Some(match descr.trim_start_matches(['<', '>', '|', '=']) {
+        "b1" => Datatype::Bool,
+        "u1" => Datatype::Uint8,
+        "u2" => Datatype::Uint16,
+        "u4" => Datatype::Uint32,
+        "u8" => Datatype::Uint64,
+        "i1" => Datatype::Int8,
+        "i2" => Datatype::Int16,
+        "i4" => Datatype::Int32,
+        "i8" => Datatype::Int64,
+        "f2" => Datatype::Fp16,
+        "f4" => Datatype::Fp32,
+        "f8" => Datatype::Fp64,
+        _ => return None,
+    })
+}
+
 /// NumPy pads texts with zeroes.
 fn trimmed(text: &[u8]) -> &[u8] {
     let end = text.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
@@ -131,7 +150,10 @@ mod tests {
         let big = npy("{'descr': '>i2', 'fortran_order': False, 'shape': (2,), }", &[0, 1, 0xff, 0xff]);
         assert_eq!(read(&big).expect("valid").elements, Elements::Ints(vec![1, -1]));
         let scalar = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (), }", &[200]);
-        assert_eq!(read(&scalar), Ok(Tensor { shape: vec![], elements: Elements::Ints(vec![200]) }));
+        assert_eq!(
+            read(&scalar),
+            Ok(Tensor { shape: vec![], elements: Elements::Ints(vec![200]), own: Some(Datatype::Uint8) })
+        );
         let text =
             npy("{'descr': '<U2', 'fortran_order': False, 'shape': (1,), }", &[0xe9, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(read(&text).expect("valid").elements, Elements::Texts(vec!["é".into()]));

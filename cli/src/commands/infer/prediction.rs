@@ -102,12 +102,12 @@ impl NamedOutput {
         format!("{}{rest}", shown.join(" "))
     }
 
-    /// The highest values of each row, where the values are scores: floats, at least three
-    /// in a row.
+    /// The highest values of each row, where the values look like scores: a batch of rows of
+    /// at least three floats.
     fn classes(&self, top: usize) -> Vec<String> {
         let Elements::Floats(values) = &self.elements else { return vec![] };
         let width = self.shape.last().map_or(0, |width| usize::try_from(*width).unwrap_or(0));
-        if width < 3 || top == 0 {
+        if width < 3 || top == 0 || self.shape.len() < 2 {
             return vec![];
         }
         let rows = values.chunks_exact(width).enumerate();

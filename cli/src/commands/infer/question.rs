@@ -104,7 +104,7 @@ impl Body {
         let mut described = Vec::new();
         let mut tensors = Vec::new();
         for (input, tensor) in inputs {
-            let datatype = input.datatype().unwrap_or_else(|| tensor.elements.natural());
+            let datatype = input.datatype().or(tensor.own).unwrap_or_else(|| tensor.elements.natural());
             let bytes =
                 tensor.elements.encode(datatype).map_err(|why| format!("input {}: {why}", input.name))?;
             described.push(json!({
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn tensors_follow_their_description() {
         let metadata = metadata(json!([{"name": "x", "datatype": "FP16", "shape": [-1]}]));
-        let tensor = Tensor { shape: vec![2], elements: Elements::Ints(vec![1, 2]) };
+        let tensor = Tensor { shape: vec![2], elements: Elements::Ints(vec![1, 2]), own: None };
         let body = Body::binary(&[(metadata.input(None).expect("one"), tensor)]).expect("fits");
         let (json, tensors) = body.bytes.split_at(body.json_length.expect("binary"));
         let json: serde_json::Value = serde_json::from_slice(json).expect("JSON");

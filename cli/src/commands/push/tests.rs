@@ -1,0 +1,88 @@
+//! Pushing real model files to a registry in memory, over real mTLS.
+
+use clap::Parser;
+
+use crate::{
+    args::{Args, Command, Format, Push},
+    client::{
+        Control,
+        standin::{Standin, model_file},
+    },
+    failure::{Exit, Failure},
+    output::Output,
+};
+
+fn push(file: &str, more: &[&str]) -> Push {
+    let file = model_file(file).display().to_string();
+    let line = ["sconce", "push", &file, "--model", "layers"].into_iter().chain(more.iter().copied());
+    match Args::try_parse_from(line).expect("valid").command {
+        Command::Push(push) => push,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn run(standin: &Standin, push: Push) -> Result<(), Failure> {
+    let control = Control::connect(&standin.access).await.expect("it is there");
+    super::run(push, control, Output(Format::Json)).await
+}
+
+#[tokio::test]
+async fn only_chunks_that_are_missing_are_sent_and_together_they_are_the_file() {
+    let standin = Standin::start().await;
+    run(&standin, push("layers_a.pt", &["--meta", "git=4f2a"])).await.expect("pushed");
+    let first = {
+        let held = standin.held.lock().expect("held");
+        let (begun, activated) = &held.committed[0];
+        assert!(!activated && begun.metadata["git"] == "4f2a" && begun.version == "auto");
+        let manifest = begun.manifest.as_ref().expect("sent");
+        let file: Vec<u8> = manifest
+            .pieces
+            .iter()
+            .flat_map(|piece| {
+                let chunk = &held.chunks[&manifest.chunks[piece.chunk as usize].digest];
+                chunk[piece.offset as usize..][..piece.length as usize].to_vec()
+            })
+            .collect();
+        assert!(file == std::fs::read(model_file("layers_a.pt")).expect("there"), "other bytes arrived");
+        held.uploads.len()
+    };
+    run(&standin, push("layers_b.pt", &[])).await.expect("pushed");
+    let held = standin.held.lock().expect("held");
+    let second = held.uploads.len() - first;
+    assert!(second > 0 && second < first, "{second} chunks after {first}");
+    let distinct: std::collections::HashSet<_> = held.uploads.iter().collect();
+    assert_eq!(distinct.len(), held.uploads.len(), "a chunk was sent twice");
+}
+
+#[tokio::test]
+async fn activating_waits_until_the_sidecar_is_ready() {
+    let standin = Standin::start().await;
+    run(&standin, push("layers_a.pt", &["--activate"])).await.expect("it is ready at the second look");
+    assert!(standin.held.lock().expect("held").committed[0].1);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_archive_is_refused_before_anything_is_sent() {
+    let standin = Standin::start().await;
+    let failure = run(&standin, push("make.py", &[])).await.expect_err("it is a script");
+    assert_eq!(failure.exit, Exit::Failed);
+    assert!(failure.to_string().contains("make.py"), "{failure}");
+    assert!(standin.held.lock().expect("held").committed.is_empty());
+}
+
+#[tokio::test]
+async fn a_denied_call_and_a_foreign_ca_are_both_denials() {
+    let standin = Standin::start().await;
+    let mut control = Control::connect(&standin.access).await.expect("it is there");
+    assert_eq!(control.models(None).await.expect_err("it allows nothing").exit, Exit::Denied);
+
+    let other = Standin::start().await;
+    let mixed = crate::context::Access { ca: other.access.ca.clone(), ..standin.access.clone() };
+    assert_eq!(Control::connect(&mixed).await.err().expect("foreign").exit, Exit::Denied);
+    let mixed = crate::context::Access { control_plane: other.access.control_plane.clone(), ..mixed };
+    let failure = match Control::connect(&mixed).await {
+        Ok(mut control) => control.models(None).await.expect_err("our certificate is foreign there"),
+        Err(failure) => failure,
+    };
+    assert_eq!(failure.exit, Exit::Denied, "{failure}");
+}
