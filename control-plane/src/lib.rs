@@ -1,1 +1,12 @@
 //! The control plane: store, API, certificate authority and fleet.
+//!
+//! `ARCHITECTURE.md` at the root has the picture. The store is the one writer
+//! of the catalog; everything else reads its `watch` channel or goes through it.
+
+mod access;
+mod api;
+pub mod app;
+pub mod config;
+mod fleet;
+mod issuing;
+mod store;

@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{InvalidMaterial, Material, Publisher};
+use crate::{
+    InvalidMaterial, Material, Publisher,
+    authority::Credentials,
+    disk::{self, Readers},
+};
 
 /// Why the files are not a certificate to use.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +45,17 @@ const EVERY: Duration = Duration::from_secs(2);
 pub fn read(folder: &Path) -> Result<Material, FilesError> {
     let [chain, key, roots] = contents(folder)?;
     material(folder, &chain, &key, &roots)
+}
+
+/// Writes a set that [`read`] reads: the key last and for this user only.
+///
+/// # Errors
+/// Where the folder cannot be written.
+pub fn write(folder: &Path, credentials: &Credentials, roots_pem: &str) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    disk::write(&folder.join("ca.pem"), roots_pem.as_bytes(), Readers::Everybody)?;
+    disk::write(&folder.join("cert.pem"), credentials.chain_pem.as_bytes(), Readers::Everybody)?;
+    disk::write(&folder.join("key.pem"), credentials.key_pem.as_bytes(), Readers::Owner)
 }
 
 /// Publishes what is in the folder, now and whenever it changes, for ever.

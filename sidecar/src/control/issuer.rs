@@ -7,6 +7,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use futures::future::BoxFuture;
@@ -62,7 +63,9 @@ impl JoinIssuer {
     }
 
     async fn ask(&self, csr_pem: String) -> Result<Issued, IssueError> {
-        let (link, join_token) = match self.identity.current() {
+        // After an outage longer than the certificate's life it proves nothing any more.
+        let valid = self.identity.current().filter(|own| own.not_after() > SystemTime::now());
+        let (link, join_token) = match valid {
             Some(_) => (&self.renewing, String::new()),
             None => (&self.joining, self.token()?),
         };

@@ -1,0 +1,69 @@
+//! What others may ask: gRPC for tools and sidecars.
+
+mod authority;
+mod error;
+mod registry;
+mod sidecars;
+mod wire;
+
+use axum::{
+    Router,
+    response::{IntoResponse, Response},
+};
+use http::{Request, StatusCode, header};
+use hyper::body::Incoming;
+use sconce_lifecycle::Stopping;
+use sconce_proto::v1::{
+    certificate_authority_server::CertificateAuthorityServer, registry_server::RegistryServer,
+    sidecar_control_server::SidecarControlServer,
+};
+use tower::{Service, ServiceExt as _};
+
+pub(crate) use self::error::ApiError;
+use crate::{access::Access, fleet::Fleet, issuing::Issuing, store::Store};
+
+/// What every service reads.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) store: Store,
+    pub(crate) access: Access,
+    pub(crate) fleet: Fleet,
+    pub(crate) issuing: Issuing,
+    pub(crate) stopping: Stopping,
+}
+
+/// A manifest of the largest artifact.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// The service behind the API's port, for `sconce_identity::serve`.
+pub(crate) fn service(
+    api: Api,
+) -> impl Service<Request<Incoming>, Response = Response, Error = std::convert::Infallible, Future: Send>
++ Clone
++ Send
++ 'static {
+    let registry =
+        RegistryServer::new(registry::Registry(api.clone())).max_decoding_message_size(MAX_MESSAGE);
+    let sidecars =
+        SidecarControlServer::new(sidecars::Sidecars(api.clone())).max_decoding_message_size(MAX_MESSAGE);
+    let authority = CertificateAuthorityServer::new(authority::Authority(api));
+    let mut routes = tonic::service::Routes::new(registry).add_service(sidecars).add_service(authority);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(sconce_proto::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    match reflection {
+        Ok(reflection) => routes = routes.add_service(reflection),
+        Err(error) => tracing::error!(%error, "gRPC reflection is off: its descriptors are not valid"),
+    }
+    let router: Router = routes.into_axum_router().reset_fallback().fallback(unknown);
+    router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new))
+}
+
+async fn unknown(request: Request<axum::body::Body>) -> Response {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
+        return tonic::Status::unimplemented(format!("{} is not served here", request.uri().path()))
+            .into_http();
+    }
+    (StatusCode::NOT_FOUND, axum::Json(serde_json::json!({ "error": "Not Found" }))).into_response()
+}

@@ -1,0 +1,45 @@
+//! Certificates, for those who join and those who renew.
+
+use sconce_identity::Principal;
+use sconce_proto::v1;
+use tonic::{Request, Response, Status};
+
+use super::{Api, ApiError};
+
+pub(super) struct Authority(pub(super) Api);
+
+#[tonic::async_trait]
+impl v1::certificate_authority_server::CertificateAuthority for Authority {
+    async fn issue(&self, request: Request<v1::IssueRequest>) -> Result<Response<v1::IssueResponse>, Status> {
+        let principal = request.extensions().get::<Principal>().cloned();
+        let v1::IssueRequest { csr_pem, join_token } = request.into_inner();
+        let issuing = &self.0.issuing;
+        let asked = issuing.requested_names(&csr_pem)?;
+        let id = match (principal, join_token.is_empty()) {
+            (_, false) => {
+                let join = self.0.store.use_join_token(&join_token).await?;
+                let extra: Vec<&String> = asked.iter().filter(|name| !join.names.contains(name)).collect();
+                if !extra.is_empty() {
+                    return Err(ApiError::Denied(format!(
+                        "the join token does not allow the names {extra:?}"
+                    ))
+                    .into());
+                }
+                issuing.joinable(&join.spiffe_path)?
+            }
+            // Whoever has an identity may have it again, with names it could have had before.
+            (Some(Principal::Spiffe(id)), true) => id,
+            _ => {
+                return Err(ApiError::Unauthenticated(
+                    "show a join token, or the certificate to renew".into(),
+                )
+                .into());
+            }
+        };
+        let issued = issuing.issue(&csr_pem, &id, &asked)?;
+        self.0
+            .done(id.as_str(), "certificate.issue", id.as_str(), format!("for the names {asked:?}"))
+            .await?;
+        Ok(Response::new(issued))
+    }
+}

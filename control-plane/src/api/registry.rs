@@ -1,0 +1,234 @@
+//! For people, CI and Python: push, list, describe, delete, split, watch.
+
+use std::{collections::VecDeque, pin::Pin};
+
+use futures::{Stream, StreamExt as _};
+use sconce_catalog::{Digest, Labels, Manifest, ModelName, Selector, Signature, Split};
+use sconce_proto::{model_to_wire, v1, version_to_wire};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Api, ApiError, wire};
+use crate::{
+    access::Role,
+    store::{Begin, Join},
+};
+
+pub(super) struct Registry(pub(super) Api);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+const DEFAULT_JOIN_SECONDS: u32 = 600;
+
+#[tonic::async_trait]
+impl v1::registry_server::Registry for Registry {
+    async fn begin_push(&self, request: Request<v1::BeginPushRequest>) -> Answer<v1::BeginPushResponse> {
+        self.0.allow(&request, Role::Pusher, "push").await?;
+        let begun = self.0.store.begin_push(begin(request.into_inner())?).await?;
+        Ok(Response::new(v1::BeginPushResponse {
+            push: begun.push,
+            version: begun.version.to_string(),
+            missing: begun.missing.iter().map(|digest| digest.as_bytes().to_vec()).collect(),
+            bytes_present: begun.bytes_present,
+            already_committed: begun.already_committed,
+        }))
+    }
+
+    async fn upload_chunks(
+        &self,
+        request: Request<Streaming<v1::UploadChunksRequest>>,
+    ) -> Answer<v1::UploadChunksResponse> {
+        self.0.allow(&request, Role::Pusher, "push").await?;
+        let mut stream = request.into_inner();
+        let (mut push, mut stored) = (None, v1::UploadChunksResponse::default());
+        while let Some(message) = stream.message().await? {
+            if push.is_none() {
+                push = Some(self.0.store.push(&message.push).await?);
+            }
+            let (Some(push), Some(chunk)) = (&push, message.chunk) else { continue };
+            let digest =
+                Digest::try_from(&chunk.digest[..]).map_err(|error| ApiError::Invalid(error.to_string()))?;
+            let size = chunk.data.len() as u64;
+            self.0.store.put_chunk(push, digest, chunk.data).await?;
+            metrics::counter!(sconce_telemetry::names::PUSHED_BYTES).increment(size);
+            stored.chunks += 1;
+            stored.bytes += size;
+        }
+        Ok(Response::new(stored))
+    }
+
+    async fn commit_push(&self, request: Request<v1::CommitPushRequest>) -> Answer<v1::CommitPushResponse> {
+        // To activate is to move everybody's traffic, which is an operator's to do.
+        let role = if request.get_ref().activate { Role::Operator } else { Role::Pusher };
+        let caller = self.0.allow(&request, role, "push").await?;
+        let v1::CommitPushRequest { push, activate } = request.into_inner();
+        let committed = self.0.store.commit_push(&caller.name, &push, activate).await?;
+        Ok(Response::new(v1::CommitPushResponse {
+            version: Some(version_to_wire(&committed.version, &committed.record)),
+            serial: committed.serial.0,
+            split: committed.split.as_ref().map(v1::Split::from),
+        }))
+    }
+
+    async fn list_models(&self, request: Request<v1::ListModelsRequest>) -> Answer<v1::ListModelsResponse> {
+        self.0.allow(&request, Role::Reader, "list").await?;
+        let namespace = request.into_inner().namespace;
+        let catalog = self.0.store.catalog().borrow().clone();
+        let wanted =
+            catalog.models.iter().filter(|(name, _)| namespace.is_empty() || name.namespace() == namespace);
+        let models = wanted.map(|(name, model)| model_to_wire(name, model)).collect();
+        Ok(Response::new(v1::ListModelsResponse { models, serial: catalog.serial.0 }))
+    }
+
+    async fn get_model(&self, request: Request<v1::GetModelRequest>) -> Answer<v1::GetModelResponse> {
+        self.0.allow(&request, Role::Reader, "list").await?;
+        let name = model_name(&request.into_inner().model)?;
+        let catalog = self.0.store.catalog().borrow().clone();
+        let model = catalog.models.get(&name);
+        let model = model.ok_or_else(|| ApiError::NotFound(format!("there is no model `{name}`")))?;
+        let sidecars = self.0.fleet.list().into_iter().filter_map(|mut sidecar| {
+            sidecar.versions.retain(|version| version.model == name.to_string());
+            (!sidecar.versions.is_empty()).then_some(sidecar)
+        });
+        Ok(Response::new(v1::GetModelResponse {
+            model: Some(model_to_wire(&name, model)),
+            sidecars: sidecars.collect(),
+        }))
+    }
+
+    async fn delete_version(
+        &self,
+        request: Request<v1::DeleteVersionRequest>,
+    ) -> Answer<v1::DeleteVersionResponse> {
+        let caller = self.0.allow(&request, Role::Operator, "delete").await?;
+        let v1::DeleteVersionRequest { model, version } = request.into_inner();
+        let version = version.parse().map_err(ApiError::from)?;
+        let serial = self.0.store.delete(&caller.name, &model_name(&model)?, &version).await?;
+        Ok(Response::new(v1::DeleteVersionResponse { serial: serial.0 }))
+    }
+
+    async fn set_split(&self, request: Request<v1::SetSplitRequest>) -> Answer<v1::SetSplitResponse> {
+        let caller = self.0.allow(&request, Role::Operator, "split").await?;
+        let v1::SetSplitRequest { model, split } = request.into_inner();
+        let split = Split::try_from(split.unwrap_or_default()).map_err(ApiError::from)?;
+        let serial = self.0.store.set_split(&caller.name, &model_name(&model)?, split.clone()).await?;
+        Ok(Response::new(v1::SetSplitResponse { serial: serial.0, split: Some((&split).into()) }))
+    }
+
+    type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Answer<Self::WatchEventsStream> {
+        self.0.allow(&request, Role::Reader, "watch").await?;
+        let state = Following {
+            api: self.0.clone(),
+            newest: self.0.store.newest_event(),
+            after: request.into_inner().after,
+            page: VecDeque::new(),
+        };
+        let events = futures::stream::try_unfold(state, Following::next);
+        // A stream that nobody ends would hold up the end of the process.
+        Ok(Response::new(Box::pin(events.take_until(self.0.stopping.clone().cancelled_owned()))))
+    }
+
+    async fn list_sidecars(
+        &self,
+        request: Request<v1::ListSidecarsRequest>,
+    ) -> Answer<v1::ListSidecarsResponse> {
+        self.0.allow(&request, Role::Reader, "list").await?;
+        Ok(Response::new(v1::ListSidecarsResponse { sidecars: self.0.fleet.list() }))
+    }
+
+    async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {
+        self.0.allow(&request, Role::Operator, "audit").await?;
+        let v1::ListAuditRequest { after, limit } = request.into_inner();
+        let entries = self.0.store.audit_log(after, limit).await?;
+        Ok(Response::new(v1::ListAuditResponse { entries: entries.into_iter().map(wire::audit).collect() }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Answer<v1::CreateTokenResponse> {
+        let caller = self.0.allow(&request, Role::Operator, "token.create").await?;
+        let role = match request.get_ref().role() {
+            v1::Role::Reader => Role::Reader,
+            v1::Role::Pusher => Role::Pusher,
+            v1::Role::Operator => Role::Operator,
+            v1::Role::Unspecified => return Err(ApiError::Invalid("the token needs a role".into()).into()),
+        };
+        let name = request.into_inner().name;
+        let token = self.0.store.create_token(&name, role).await?;
+        self.0.done(&caller.name, "token.create", &name, format!("role {role}")).await?;
+        Ok(Response::new(v1::CreateTokenResponse { token }))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<v1::RevokeTokenRequest>,
+    ) -> Answer<v1::RevokeTokenResponse> {
+        let caller = self.0.allow(&request, Role::Operator, "token.revoke").await?;
+        let name = request.into_inner().name;
+        self.0.store.revoke_token(&name).await?;
+        self.0.done(&caller.name, "token.revoke", &name, String::new()).await?;
+        Ok(Response::new(v1::RevokeTokenResponse {}))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<v1::CreateJoinTokenRequest>,
+    ) -> Answer<v1::CreateJoinTokenResponse> {
+        let caller = self.0.allow(&request, Role::Operator, "join-token.create").await?;
+        let v1::CreateJoinTokenRequest { spiffe_path, names, ttl_seconds, uses } = request.into_inner();
+        let id = self.0.issuing.joinable(&spiffe_path)?;
+        let ttl = if ttl_seconds == 0 { DEFAULT_JOIN_SECONDS } else { ttl_seconds };
+        let join = Join { spiffe_path, names };
+        let token = self.0.store.create_join_token(&join, ttl, uses.max(1)).await?;
+        self.0.done(&caller.name, "join-token.create", id.as_str(), format!("valid for {ttl} s")).await?;
+        Ok(Response::new(v1::CreateJoinTokenResponse { token }))
+    }
+}
+
+/// Someone who reads events, a page at a time.
+struct Following {
+    api: Api,
+    newest: tokio::sync::watch::Receiver<u64>,
+    after: u64,
+    page: VecDeque<crate::store::Event>,
+}
+
+impl Following {
+    async fn next(mut self) -> Result<Option<(v1::Event, Self)>, Status> {
+        loop {
+            if let Some(event) = self.page.pop_front() {
+                self.after = event.id;
+                return Ok(Some((wire::event(event), self)));
+            }
+            let after = self.after;
+            if self.newest.wait_for(|newest| *newest > after).await.is_err() {
+                return Ok(None);
+            }
+            self.page = self.api.store.events(after).await?.into();
+        }
+    }
+}
+
+fn begin(wire: v1::BeginPushRequest) -> Result<Begin, ApiError> {
+    let version = wire.version;
+    let version = if version.is_empty() || version == "auto" { None } else { Some(version.parse()?) };
+    let manifest = wire.manifest.ok_or_else(|| ApiError::Invalid("the push has no manifest".into()))?;
+    let selector = wire.selector.map(|selector| Labels::new(selector.labels)).transpose();
+    Ok(Begin {
+        model: model_name(&wire.model)?,
+        version,
+        manifest: Manifest::try_from(manifest)?,
+        metadata: wire.metadata.into_iter().collect(),
+        selector: selector.map_err(|error| ApiError::Invalid(error.to_string()))?.map(Selector::new),
+        overrides: Signature::try_from(wire.overrides.unwrap_or_default())?,
+    })
+}
+
+fn model_name(text: &str) -> Result<ModelName, ApiError> {
+    Ok(text.parse()?)
+}

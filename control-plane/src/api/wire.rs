@@ -1,0 +1,87 @@
+//! Events, audit lines and callers, to and from messages.
+
+use sconce_identity::Principal;
+use sconce_proto::v1;
+use tonic::Request;
+
+use super::{Api, ApiError};
+use crate::{
+    access::{Caller, Role},
+    store::{Audit, Event, now_ms},
+};
+
+impl Api {
+    /// Who sent a request.
+    pub(super) async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, ApiError> {
+        let bearer = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let bearer = bearer.and_then(|value| value.strip_prefix("Bearer "));
+        self.access.caller(request.extensions().get::<Principal>(), bearer).await
+    }
+
+    /// Who sent a request that needs this role. A refusal of a change is put on record.
+    pub(super) async fn allow<T>(
+        &self,
+        request: &Request<T>,
+        role: Role,
+        action: &str,
+    ) -> Result<Caller, ApiError> {
+        let caller = self.caller(request).await?;
+        let Err(denied) = caller.require(role) else { return Ok(caller) };
+        if role > Role::Reader {
+            let entry = Audit {
+                at_ms: now_ms(),
+                principal: caller.name,
+                action: action.to_owned(),
+                allowed: false,
+                detail: denied.to_string(),
+                ..Audit::default()
+            };
+            self.store.audit(entry).await?;
+        }
+        Err(denied)
+    }
+
+    /// Puts a change outside the catalog on record.
+    pub(super) async fn done(
+        &self,
+        caller: &str,
+        action: &str,
+        subject: &str,
+        detail: String,
+    ) -> Result<(), ApiError> {
+        let entry = Audit {
+            at_ms: now_ms(),
+            principal: caller.to_owned(),
+            action: action.to_owned(),
+            subject: subject.to_owned(),
+            allowed: true,
+            detail,
+            ..Audit::default()
+        };
+        self.store.audit(entry).await
+    }
+}
+
+pub(super) fn event(event: Event) -> v1::Event {
+    v1::Event {
+        id: event.id,
+        at_ms: event.at_ms,
+        r#type: event.kind,
+        model: event.model,
+        version: event.version,
+        sidecar: event.sidecar,
+        message: event.message,
+    }
+}
+
+pub(super) fn audit(entry: Audit) -> v1::AuditEntry {
+    v1::AuditEntry {
+        id: entry.id,
+        at_ms: entry.at_ms,
+        principal: entry.principal,
+        action: entry.action,
+        subject: entry.subject,
+        allowed: entry.allowed,
+        detail: entry.detail,
+    }
+}

@@ -1,0 +1,92 @@
+//! Wires the control plane together.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use sconce_identity::{ClientAuth, Doors, PeerPolicy, authority::AuthorityError};
+use sconce_lifecycle::{Readiness, Render, Tasks};
+use tokio::net::TcpListener;
+
+use crate::{
+    access::{Access, Role},
+    api::{self, Api},
+    config::Config,
+    fleet::Fleet,
+    issuing::Issuing,
+    store::Store,
+};
+
+/// Where the control plane listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// The API.
+    pub api: SocketAddr,
+    /// Probes and metrics.
+    pub admin: SocketAddr,
+}
+
+/// Why the control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken or not this machine's.
+    #[error("{variable} {address} cannot be listened on: {source}")]
+    Listen {
+        /// The variable that names it.
+        variable: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The CA cannot be used.
+    #[error("SCONCE_DATA_DIR: {0}")]
+    Authority(#[from] AuthorityError),
+    /// The store cannot be used.
+    #[error("SCONCE_DATA_DIR: {0}")]
+    Store(String),
+}
+
+/// Starts every part and returns once it is answering.
+///
+/// # Errors
+/// Where a socket or the data folder cannot be used.
+pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Addresses, StartError> {
+    // Bind first: a taken port should fail before anything is written.
+    let api_listener = listen("SCONCE_LISTEN", config.listen).await?;
+    let admin_listener = listen("SCONCE_ADMIN_LISTEN", config.admin_listen).await?;
+    let addresses = Addresses { api: local(&api_listener)?, admin: local(&admin_listener)? };
+    let stored = |error: api::ApiError| StartError::Store(error.to_string());
+
+    let readiness = Readiness::default();
+    let issuing = Issuing::open(&config.data_dir.join("ca"), &config.trust_domain)?;
+    let (publisher, identity) = sconce_identity::identity();
+    let renew = issuing.certify_self(config.names, publisher).map_err(stored)?;
+    issuing.write_operator(&config.data_dir.join("operator")).map_err(stored)?;
+    let store = Store::open(&config.data_dir).await.map_err(stored)?;
+    let mut roles = config.roles;
+    roles.insert(issuing.operator().map_err(stored)?, Role::Operator);
+    let access = Access { store: store.clone(), roles: Arc::new(roles) };
+    let fleet = Fleet::new(store.clone());
+    let service = api::service(Api { store, access, fleet, issuing, stopping: tasks.stopping() });
+    // A certificate is optional here: token holders have none, and those who join not yet.
+    let doors = Doors::tls(identity.server_config(ClientAuth::Optional, PeerPolicy::own_trust_domain()));
+
+    let stopping = tasks.stopping();
+    tasks.spawn("certificate", async move {
+        stopping.run_until_cancelled(renew).await;
+    });
+    tasks.spawn("api", sconce_identity::serve(api_listener, doors, service, tasks.stopping()));
+    tasks.spawn_through_drain(
+        "admin",
+        sconce_lifecycle::admin(admin_listener, readiness, metrics, tasks.stopping()),
+    );
+    tracing::info!(api = %addresses.api, admin = %addresses.admin, "control plane ready");
+    Ok(addresses)
+}
+
+async fn listen(variable: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { variable, address, source })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|error| StartError::Store(error.to_string()))
+}
