@@ -133,6 +133,10 @@ impl Store {
                 ApiError::Failed(format!("these versions of `{name}` cannot share traffic: {difference}"))
             })?;
         }
+        // Nothing changes, so nothing is announced: sidecars would wait for a serial in vain.
+        if model.split.as_ref() == Some(&split) {
+            return Ok(catalog.serial);
+        }
         let message = match &model.split {
             Some(before) => format!("split of {name} moved from {before} to {split}"),
             None => format!("split of {name} set to {split}"),

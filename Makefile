@@ -1,0 +1,32 @@
+# The doors to this repository. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help tools libtorch build demo test clients lint bench
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+tools: ## Check that what is needed is here, and say how to get what is not
+	@scripts/tools.sh
+
+libtorch: tools ## Obtain libtorch, once (or use the one LIBTORCH names)
+	@LIBTORCH="$$(python3 scripts/libtorch.py)"; mkdir -p .cargo; \
+	config="$$(printf '# Written by make libtorch, so that plain cargo finds libtorch too.\n[env]\nLIBTORCH = { value = "%s", force = true }\n' "$$LIBTORCH")"; \
+	if [ "$$(cat .cargo/config.toml 2>/dev/null)" != "$$config" ]; then printf '%s\n' "$$config" > .cargo/config.toml; fi
+
+build: libtorch ## Build everything for use
+	@cargo build --release --locked -p sconce -p sconce-control-plane -p sconce-sidecar -p sconce-demo
+
+demo: build ## Push, swap and split a model under traffic, on real images
+	@target/release/sconce-demo
+
+clients: tools ## Install the protocol's Python clients, for the tests
+	@scripts/clients.sh
+
+test: libtorch clients ## Run every test that needs no cluster
+	@SCONCE_CLIENTS="$$(scripts/clients.sh)" cargo test --workspace --locked
+
+lint: libtorch ## Format and clippy, warnings denied
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
