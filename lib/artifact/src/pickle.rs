@@ -111,7 +111,7 @@ impl Reader<'_> {
             b'(' => self.stack.push(Value::Mark),
             b')' | b']' | b'}' => self.push_node(Node::default()),
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 self.push_tuple(items);
             }
             0x85..=0x87 => {
@@ -148,7 +148,7 @@ impl Reader<'_> {
                 self.fill(&[key, value])?;
             }
             b'u' | b'e' => {
-                let items = self.to_mark()?;
+                let items = self.take_to_mark()?;
                 self.fill(&items)?;
             }
             b'0' => drop(self.pop()?),
@@ -286,7 +286,7 @@ impl Reader<'_> {
         }
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Value>, String> {
+    fn take_to_mark(&mut self) -> Result<Vec<Value>, String> {
         let mark = self
             .stack
             .iter()

@@ -233,7 +233,7 @@ fn wanted(catalog: &Catalog) -> Vec<(Key, VersionRecord)> {
             all.push((std::cmp::Reverse(share), (name.clone(), version.clone()), record.clone()));
         }
     }
-    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all.sort_by_key(|(share, ..)| *share);
     all.into_iter().map(|(_, key, record)| (key, record)).collect()
 }
 

@@ -227,8 +227,8 @@ mod tests {
             ("[-32768,32767]", Datatype::Int16),
             ("[18446744073709551615]", Datatype::Uint64),
             ("[-9223372036854775808]", Datatype::Int64),
-            ("[0.1,-3.4028235e38]", Datatype::Fp32),
-            ("[1.7976931348623157e308]", Datatype::Fp64),
+            ("[0.1,-3.4028235e+38]", Datatype::Fp32),
+            ("[1.7976931348623157e+308]", Datatype::Fp64),
             ("[\"a\",\"\\\"ü\\\\\"]", Datatype::Bytes),
         ] {
             assert_eq!(round_trip(json, datatype), json, "{datatype}");
