@@ -1,8 +1,9 @@
-//! What others may ask: gRPC for tools and sidecars.
+//! What others may ask: gRPC for tools and sidecars, REST for everybody else.
 
 mod authority;
 mod error;
 mod registry;
+mod rest;
 mod sidecars;
 mod wire;
 
@@ -46,6 +47,7 @@ pub(crate) fn service(
         RegistryServer::new(registry::Registry(api.clone())).max_decoding_message_size(MAX_MESSAGE);
     let sidecars =
         SidecarControlServer::new(sidecars::Sidecars(api.clone())).max_decoding_message_size(MAX_MESSAGE);
+    let rest = rest::router(api.clone());
     let authority = CertificateAuthorityServer::new(authority::Authority(api));
     let mut routes = tonic::service::Routes::new(registry).add_service(sidecars).add_service(authority);
     let reflection = tonic_reflection::server::Builder::configure()
@@ -55,7 +57,7 @@ pub(crate) fn service(
         Ok(reflection) => routes = routes.add_service(reflection),
         Err(error) => tracing::error!(%error, "gRPC reflection is off: its descriptors are not valid"),
     }
-    let router: Router = routes.into_axum_router().reset_fallback().fallback(unknown);
+    let router: Router = routes.into_axum_router().reset_fallback().merge(rest).fallback(unknown);
     router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new))
 }
 

@@ -106,6 +106,12 @@ impl Store {
         &self.0.chunks
     }
 
+    /// A file for something that is on its way in. It is gone when it is closed.
+    pub(crate) fn scratch_file(&self) -> Result<std::fs::File, ApiError> {
+        tempfile::tempfile_in(&self.0.scratch)
+            .map_err(|error| ApiError::internal(&self.0.scratch.display(), &error))
+    }
+
     fn current(&self) -> Arc<Catalog> {
         self.0.catalog.borrow().clone()
     }

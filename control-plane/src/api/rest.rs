@@ -1,0 +1,196 @@
+//! The same API in JSON, for curl and for whoever has no gRPC.
+//!
+//! Its OpenAPI document is served at `/api/v1/openapi.json`.
+
+mod upload;
+mod views;
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use sconce_catalog::{ModelName, Share, Split, Version};
+use sconce_identity::Principal;
+use serde::Deserialize;
+use utoipa::{
+    IntoParams,
+    openapi::{InfoBuilder, OpenApi},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::views::{AuditView, Changed, EventView, Failed, ModelView, SidecarView, SplitView};
+use super::{Api, ApiError};
+use crate::access::{Caller, Role};
+
+/// The routes, with their document among them.
+pub(super) fn router(api: Api) -> Router {
+    let (router, document) = OpenApiRouter::new()
+        .routes(routes!(models))
+        .routes(routes!(model))
+        .routes(routes!(set_split))
+        .routes(routes!(upload::push, delete))
+        .routes(routes!(sidecars))
+        .routes(routes!(events))
+        .routes(routes!(audit))
+        .split_for_parts();
+    let document = described(document);
+    router.with_state(api).route("/api/v1/openapi.json", axum::routing::get(async move || Json(document)))
+}
+
+fn described(mut document: OpenApi) -> OpenApi {
+    document.info = InfoBuilder::new()
+        .title("Sconce control plane")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Callers show a client certificate, or a token as `Authorization: Bearer`."))
+        .build();
+    document
+}
+
+#[derive(Deserialize, IntoParams)]
+struct After {
+    /// Only what came after this id.
+    #[serde(default)]
+    after: u64,
+}
+
+/// Model and namespace as they stand in a path.
+type Named = (String, String);
+
+impl Api {
+    async fn rest_caller(
+        &self,
+        principal: Option<&Principal>,
+        headers: &HeaderMap,
+    ) -> Result<Caller, ApiError> {
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        self.access.caller(principal, bearer.and_then(|value| value.strip_prefix("Bearer "))).await
+    }
+
+    /// Who sent a request that needs this role.
+    async fn rest_allow(&self, who: &Who, role: Role, action: &str) -> Result<Caller, ApiError> {
+        let caller = self.rest_caller(who.0.as_ref(), &who.1).await?;
+        self.permit(caller, role, action).await
+    }
+}
+
+/// What a request says of its sender.
+struct Who(Option<Principal>, HeaderMap);
+
+impl<S: Sync> axum::extract::FromRequestParts<S> for Who {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(parts.extensions.get::<Principal>().cloned(), parts.headers.clone()))
+    }
+}
+
+/// Every model.
+#[utoipa::path(get, path = "/api/v1/models", responses((status = 200, body = Vec<ModelView>), (status = 401, body = Failed), (status = 403, body = Failed)))]
+async fn models(State(api): State<Api>, who: Who) -> Result<Json<Vec<ModelView>>, ApiError> {
+    api.rest_allow(&who, Role::Reader, "list").await?;
+    let catalog = api.store.catalog().borrow().clone();
+    Ok(Json(catalog.models.iter().map(|(name, model)| ModelView::new(name, model)).collect()))
+}
+
+/// One model.
+#[utoipa::path(get, path = "/api/v1/models/{namespace}/{model}", params(("namespace" = String, Path), ("model" = String, Path)), responses((status = 200, body = ModelView), (status = 404, body = Failed)))]
+async fn model(
+    State(api): State<Api>,
+    Path(named): Path<Named>,
+    who: Who,
+) -> Result<Json<ModelView>, ApiError> {
+    api.rest_allow(&who, Role::Reader, "list").await?;
+    let name = name(&named)?;
+    let catalog = api.store.catalog().borrow().clone();
+    let model = catalog.models.get(&name);
+    let model = model.ok_or_else(|| ApiError::NotFound(format!("there is no model `{name}`")))?;
+    Ok(Json(ModelView::new(&name, model)))
+}
+
+/// Sets who answers how much, in percent by version.
+#[utoipa::path(put, path = "/api/v1/models/{namespace}/{model}/split", params(("namespace" = String, Path), ("model" = String, Path)), request_body = SplitView, responses((status = 200, body = Changed), (status = 409, body = Failed)))]
+async fn set_split(
+    State(api): State<Api>,
+    Path(named): Path<Named>,
+    who: Who,
+    Json(wanted): Json<SplitView>,
+) -> Result<Json<Changed>, ApiError> {
+    let caller = api.rest_allow(&who, Role::Operator, "split").await?;
+    let shares = wanted.0.iter().map(|(version, percent)| {
+        let parts = (percent * 100.0).round();
+        if !(0.0..=10_000.0).contains(&parts) {
+            return Err(ApiError::Invalid(format!("{percent} is no percentage")));
+        }
+        // In range, as was just seen.
+        let share = Share::new(parts as u32).map_err(|error| ApiError::Invalid(error.to_string()))?;
+        Ok((version.parse::<Version>()?, share))
+    });
+    let shares: Result<Vec<_>, ApiError> = shares.collect();
+    let split = Split::new(shares?).map_err(|error| ApiError::Invalid(error.to_string()))?;
+    let serial = api.store.set_split(&caller.name, &name(&named)?, split).await?;
+    Ok(Json(Changed { serial: serial.0 }))
+}
+
+/// Deletes a version that answers nothing.
+#[utoipa::path(delete, path = "/api/v1/models/{namespace}/{model}/versions/{version}", params(("namespace" = String, Path), ("model" = String, Path), ("version" = String, Path)), responses((status = 200, body = Changed), (status = 404, body = Failed), (status = 409, body = Failed)))]
+async fn delete(
+    State(api): State<Api>,
+    Path((namespace, model, version)): Path<(String, String, String)>,
+    who: Who,
+) -> Result<Json<Changed>, ApiError> {
+    let caller = api.rest_allow(&who, Role::Operator, "delete").await?;
+    let serial = api.store.delete(&caller.name, &name(&(namespace, model))?, &version.parse()?).await?;
+    Ok(Json(Changed { serial: serial.0 }))
+}
+
+/// Every sidecar, and where each version stands on it.
+#[utoipa::path(get, path = "/api/v1/sidecars", responses((status = 200, body = Vec<SidecarView>)))]
+async fn sidecars(State(api): State<Api>, who: Who) -> Result<Json<Vec<SidecarView>>, ApiError> {
+    api.rest_allow(&who, Role::Reader, "list").await?;
+    Ok(Json(api.fleet.list().into_iter().map(SidecarView::from).collect()))
+}
+
+/// What happened, oldest first, at most a thousand at a time.
+#[utoipa::path(get, path = "/api/v1/events", params(After), responses((status = 200, body = Vec<EventView>)))]
+async fn events(
+    State(api): State<Api>,
+    Query(after): Query<After>,
+    who: Who,
+) -> Result<Json<Vec<EventView>>, ApiError> {
+    api.rest_allow(&who, Role::Reader, "watch").await?;
+    Ok(Json(api.store.events(after.after).await?.into_iter().map(EventView::from).collect()))
+}
+
+/// Who changed what, oldest first, at most a thousand at a time.
+#[utoipa::path(get, path = "/api/v1/audit", params(After), responses((status = 200, body = Vec<AuditView>)))]
+async fn audit(
+    State(api): State<Api>,
+    Query(after): Query<After>,
+    who: Who,
+) -> Result<Json<Vec<AuditView>>, ApiError> {
+    api.rest_allow(&who, Role::Operator, "audit").await?;
+    Ok(Json(api.store.audit_log(after.after, 0).await?.into_iter().map(AuditView::from).collect()))
+}
+
+fn name((namespace, model): &Named) -> Result<ModelName, ApiError> {
+    Ok(ModelName::new(namespace, model)?)
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if matches!(self, Self::Internal(_)) {
+            tracing::error!(error = %self, "a call failed");
+        }
+        let status = match self {
+            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Conflict(_) | Self::Failed(_) => StatusCode::CONFLICT,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::Denied(_) => StatusCode::FORBIDDEN,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(Failed { error: self.to_string() })).into_response()
+    }
+}
