@@ -1,0 +1,257 @@
+//! A control plane and its sidecars, in this process.
+
+use std::{fs::File, path::Path, sync::Arc, time::Duration};
+
+use sconce_artifact::{Assembly, chunk_file};
+use sconce_control_plane::{app as control, config::Config as ControlConfig};
+use sconce_identity::{
+    Connector, Identity, Material, PeerPolicy, Publisher, SpiffeId,
+    authority::{Authority, Validity},
+    files, identity,
+};
+use sconce_lifecycle::Tasks;
+use sconce_proto::v1::{self, registry_client::RegistryClient};
+use sconce_sidecar::{app as sidecar, config::Config as SidecarConfig, engine::torch::TorchEngine};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{Client, eventually};
+
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A control plane, and the folder that everything is in.
+pub struct Plane {
+    folder: TempDir,
+    tasks: Option<Tasks>,
+    address: String,
+    operator: Identity,
+    _publisher: Publisher,
+}
+
+/// A running sidecar.
+pub struct Sidecar {
+    /// Where it answers: `https://localhost:port`.
+    pub address: String,
+    name: String,
+    tasks: Tasks,
+    running: sidecar::Running,
+}
+
+impl Plane {
+    /// Starts a control plane with an empty store.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("control-plane").display().to_string();
+        let config = ControlConfig::read(|name| match name {
+            "SCONCE_LISTEN" | "SCONCE_ADMIN_LISTEN" => Some("127.0.0.1:0".into()),
+            "SCONCE_DATA_DIR" => Some(data.clone()),
+            _ => None,
+        });
+        let (tasks, _) = Tasks::new();
+        let addresses =
+            control::start(config.expect("valid"), Arc::new(String::new), &tasks).await.expect("it starts");
+        let material: Material =
+            files::read(&folder.path().join("control-plane/operator")).expect("the operator's files");
+        let (publisher, operator) = identity();
+        publisher.publish(material);
+        let address = format!("https://localhost:{}", addresses.api.port());
+        Self { folder, tasks: Some(tasks), address, operator, _publisher: publisher }
+    }
+
+    /// Ends the control plane, and leaves the sidecars alone.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    pub async fn stop(&mut self) {
+        if let Some(tasks) = self.tasks.take() {
+            assert!(tasks.stop(GRACE).await, "the control plane stops in time");
+        }
+    }
+
+    /// The control plane's CA, for certificates of all kinds.
+    ///
+    /// # Panics
+    /// Where its files cannot be read.
+    pub fn authority(&self) -> Authority {
+        Authority::load_or_create(&self.folder.path().join("control-plane/ca"), "sconce.local")
+            .expect("the CA")
+    }
+
+    /// A caller with this SPIFFE path.
+    ///
+    /// # Panics
+    /// Where no certificate can be made.
+    pub fn caller(&self, path: &str) -> Client {
+        let authority = self.authority();
+        let id = SpiffeId::new("sconce.local", path).expect("a valid id");
+        let credentials = authority.issue_credentials(&id, &[], Validity::of(Duration::from_secs(3600)));
+        Client::new(&credentials.expect("a certificate"), authority.roots_pem())
+    }
+
+    /// The API, as the operator.
+    ///
+    /// # Panics
+    /// Where the address is none.
+    pub fn registry(&self) -> RegistryClient<Channel> {
+        let tls = self.operator.client_config(PeerPolicy::own_trust_domain());
+        let endpoint = Endpoint::from_shared(self.address.replace("https", "http")).expect("an address");
+        RegistryClient::new(endpoint.connect_with_connector_lazy(Connector::new(tls)))
+    }
+
+    /// Starts a sidecar. One that was here before under this name comes back with its folder.
+    ///
+    /// # Panics
+    /// Where it does not start or is not let in.
+    pub async fn sidecar(&self, name: &str, variables: &[(&str, &str)]) -> Sidecar {
+        let data = self.folder.path().join(name);
+        std::fs::create_dir_all(&data).expect("a folder");
+        let token_file = data.join("join-token");
+        if !token_file.exists() {
+            let request = v1::CreateJoinTokenRequest {
+                spiffe_path: format!("/ns/default/sa/{name}"),
+                names: vec!["localhost".into(), "127.0.0.1".into()],
+                ..Default::default()
+            };
+            let token = self.registry().create_join_token(request).await.expect("a token").into_inner().token;
+            std::fs::write(&token_file, token).expect("it writes");
+        }
+        let bundle = self.folder.path().join("control-plane/ca/root.pem");
+        let config = SidecarConfig::read(|variable| {
+            let given =
+                variables.iter().find(|(name, _)| *name == variable).map(|(_, value)| (*value).to_owned());
+            given.or_else(|| match variable {
+                "SCONCE_NAME" => Some(name.to_owned()),
+                "SCONCE_LISTEN" | "SCONCE_ADMIN_LISTEN" => Some("127.0.0.1:0".into()),
+                "SCONCE_CONTROL_PLANE" => Some(self.address.clone()),
+                "SCONCE_DATA_DIR" => Some(data.display().to_string()),
+                "SCONCE_JOIN_TOKEN_FILE" => Some(token_file.display().to_string()),
+                "SCONCE_TRUST_BUNDLE" => Some(bundle.display().to_string()),
+                "SCONCE_NAMES" => Some("localhost,127.0.0.1".into()),
+                _ => None,
+            })
+        });
+        let (tasks, _) = Tasks::new();
+        let config = config.expect("valid");
+        let running =
+            sidecar::start(config, Arc::new(TorchEngine::new()), Arc::new(String::new), &tasks).await;
+        let running = running.expect("it starts");
+        let address = format!("https://localhost:{}", running.inference.port());
+        let sidecar = Sidecar { address, name: name.to_owned(), tasks, running };
+        eventually("the sidecar has an identity and its models", || async {
+            sidecar.running.readiness.is_ready()
+        })
+        .await;
+        sidecar
+    }
+
+    /// Pushes a version.
+    ///
+    /// # Errors
+    /// As the control plane answers.
+    ///
+    /// # Panics
+    /// Where the file cannot be read.
+    pub async fn push(
+        &self,
+        file: &Path,
+        model: &str,
+        version: &str,
+        labels: &[(&str, &str)],
+    ) -> Result<(), tonic::Status> {
+        let file = File::open(file).expect("the model's file");
+        let manifest =
+            chunk_file(&file).map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
+        let mut registry = self.registry();
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let request = v1::BeginPushRequest {
+            model: model.into(),
+            version: version.into(),
+            manifest: Some((&manifest).into()),
+            selector: Some(v1::Selector { labels }),
+            ..Default::default()
+        };
+        let begun = registry.begin_push(request).await?.into_inner();
+        let (assembly, push) = (Assembly::new(manifest), begun.push.clone());
+        let messages: Vec<v1::UploadChunksRequest> = begun
+            .missing
+            .iter()
+            .map(|digest| {
+                let number =
+                    assembly.chunk_with(&digest[..].try_into().expect("a digest")).expect("one of ours");
+                let data = assembly.read_chunk(&file, number).expect("readable").into();
+                v1::UploadChunksRequest {
+                    push: push.clone(),
+                    chunk: Some(v1::Chunk { digest: digest.clone(), data }),
+                }
+            })
+            .collect();
+        if !messages.is_empty() {
+            registry.upload_chunks(futures::stream::iter(messages)).await?;
+        }
+        registry.commit_push(v1::CommitPushRequest { push: begun.push, activate: false }).await.map(drop)
+    }
+
+    /// Gives one version everything.
+    ///
+    /// # Panics
+    /// Where it is refused.
+    pub async fn activate(&self, model: &str, version: &str) {
+        let share = v1::Share { version: version.into(), share: 10_000 };
+        let request =
+            v1::SetSplitRequest { model: model.into(), split: Some(v1::Split { shares: vec![share] }) };
+        self.registry().set_split(request).await.expect("the split is set");
+    }
+
+    /// Waits until a version is in this state on a sidecar, and returns the reason.
+    ///
+    /// # Panics
+    /// When patience runs out.
+    pub async fn stands(
+        &self,
+        sidecar: &Sidecar,
+        model: &str,
+        version: &str,
+        state: v1::VersionState,
+    ) -> String {
+        let mut reason = String::new();
+        let wanted = format!("{model}:{version} is {state:?} on {}", sidecar.name);
+        let found = std::sync::Mutex::new(None);
+        eventually(&wanted, || async {
+            let listed =
+                self.registry().list_sidecars(v1::ListSidecarsRequest {}).await.expect("listed").into_inner();
+            let own = listed.sidecars.into_iter().find(|known| known.sidecar == sidecar.name);
+            let version = own.and_then(|own| {
+                own.versions
+                    .into_iter()
+                    .find(|v| v.model == model && v.version == version && v.state() == state)
+            });
+            let is_there = version.is_some();
+            *found.lock().expect("not poisoned") = version;
+            is_there
+        })
+        .await;
+        if let Some(version) = found.lock().expect("not poisoned").take() {
+            reason = version.reason;
+        }
+        reason
+    }
+}
+
+impl Sidecar {
+    /// Ends it in order.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    pub async fn stop(self) {
+        assert!(self.tasks.stop(GRACE).await, "the sidecar stops in time");
+        tokio::task::spawn_blocking(move || self.running.join()).await.expect("its threads end");
+    }
+
+    /// The path of the digits model's predictions.
+    pub fn infer(&self, model: &str) -> String {
+        format!("{}/v2/models/{model}/infer", self.address)
+    }
+}

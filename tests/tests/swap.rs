@@ -1,0 +1,71 @@
+//! A hundred swaps under load: nothing fails, and every answer is one version's.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use sconce_proto::v1::VersionState;
+use sconce_tests::{Plane, digits, eventually, image};
+
+const SWAPS: usize = 100;
+const IMAGES: usize = 8;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_swaps_under_load_fail_nothing_and_mix_nothing() {
+    let mut plane = Plane::start().await;
+    let sidecar = plane.sidecar("swap", &[]).await;
+    for version in ["1", "2"] {
+        plane.push(&digits(&format!("v{version}")), "digits", version, &[]).await.expect("pushed");
+        plane.stands(&sidecar, "digits", version, VersionState::Ready).await;
+    }
+    let client = Arc::new(plane.caller("/ns/default/sa/app"));
+    // What each version says of each image, asked by name.
+    let mut expected = Vec::new();
+    for version in ["1", "2"] {
+        let uri = format!("{}/v2/models/digits/versions/{version}/infer", sidecar.address);
+        let mut answers = Vec::new();
+        for seed in 0..IMAGES {
+            answers.push(
+                client.send("POST", &uri, Some(&image(seed))).await.expect("answered").json["outputs"]
+                    .clone(),
+            );
+        }
+        expected.push(answers);
+    }
+    assert_ne!(expected[0], expected[1], "the versions must differ for this test to mean anything");
+    let (expected, stop) = (Arc::new(expected), Arc::new(AtomicBool::new(false)));
+    let seen = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let mut callers = tokio::task::JoinSet::new();
+    for number in 0..4 {
+        let (client, expected, stop, seen) =
+            (Arc::clone(&client), Arc::clone(&expected), Arc::clone(&stop), Arc::clone(&seen));
+        let uri = sidecar.infer("digits");
+        callers.spawn(async move {
+            let mut seed = number;
+            while !stop.load(Ordering::Relaxed) {
+                seed = (seed + 1) % IMAGES;
+                let reply = client.send("POST", &uri, Some(&image(seed))).await.expect("no request fails");
+                assert_eq!(reply.status, 200, "{:?}", reply.json);
+                let version = if reply.json["model_version"] == "1" { 0 } else { 1 };
+                assert_eq!(
+                    reply.json["outputs"], expected[version][seed],
+                    "an answer is entirely one version's"
+                );
+                seen[version].fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    for swap in 0..SWAPS {
+        let to = (swap + 1) % 2;
+        plane.activate("digits", &(to + 1).to_string()).await;
+        let before = seen[to].load(Ordering::Relaxed);
+        eventually("the new version answers", || async { seen[to].load(Ordering::Relaxed) > before }).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    while let Some(caller) = callers.join_next().await {
+        caller.expect("no caller saw a failure");
+    }
+    plane.stop().await;
+    sidecar.stop().await;
+}
