@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use sconce_catalog::{Ask, Field, ModelName, PickError, Shape, Version, pick};
+use sconce_catalog::{Ask, Field, ModelName, PickError, Shape, Ticket, Version, pick};
 use sconce_telemetry::names;
 
 use super::{ServeError, Server};
@@ -110,7 +110,9 @@ pub(super) fn choose<'a>(
     model: &'a ServedModel,
     pin: Option<&Version>,
 ) -> Result<&'a Arc<ServedVersion>, ServeError> {
-    let ask = Ask { pin, ticket: model.tickets.next() };
+    // A pinned request takes no place in the order: the shares are among the others.
+    let ticket = if pin.is_some() { Ticket(0) } else { model.tickets.next() };
+    let ask = Ask { pin, ticket };
     let unready = |version: &Version| match model.unready.get(version) {
         Some(reason) => {
             ServeError::Unavailable(format!("model `{name}` version `{version}` is not ready: {reason}"))

@@ -99,6 +99,10 @@ impl<'de> Visitor<'de> for Nested<'_> {
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
         match self.0.datatype {
+            // Rounding is what a narrower number means; becoming infinite is not.
+            Datatype::Fp32 if value.is_finite() && (value as f32).is_infinite() => {
+                return Err(self.refuse(value));
+            }
             Datatype::Fp32 => self.0.bytes.extend_from_slice(&(value as f32).to_le_bytes()),
             Datatype::Fp64 => self.0.bytes.extend_from_slice(&value.to_le_bytes()),
             _ => return Err(self.refuse(value)),
@@ -249,6 +253,7 @@ mod tests {
             ("[\"1\"]", Datatype::Fp32),
             ("[null]", Datatype::Fp32),
             ("[1]", Datatype::Fp16),
+            ("[1e39]", Datatype::Fp32),
             ("{\"a\":1}", Datatype::Fp32),
         ] {
             assert!(read_text(json, datatype).is_err(), "{json} {datatype}");

@@ -13,6 +13,9 @@ use crate::{
     serve::{ServeError, infer::Infer},
 };
 
+/// What libtorch's own operators handle.
+const MAX_DIMENSIONS: usize = 64;
+
 /// Bytes of the JSON part, in the headers of requests and replies.
 pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
 
@@ -164,6 +167,18 @@ pub(in crate::serve) fn from_binary(datatype: Datatype, bytes: Bytes) -> Result<
 
 /// The tensor, once it is sure that it has as many elements as its shape asks for.
 pub(in crate::serve) fn check(tensor: Tensor) -> Result<Tensor, String> {
+    if tensor.shape.len() > MAX_DIMENSIONS {
+        return Err(format!(
+            "its shape has {} dimensions; the limit is {MAX_DIMENSIONS}",
+            tensor.shape.len()
+        ));
+    }
+    // Anything else is no bool to C++, and reading it as one is undefined.
+    if let (Datatype::Bool, Data::Fixed(bytes)) = (tensor.datatype, &tensor.data)
+        && let Some(byte) = bytes.iter().find(|byte| **byte > 1)
+    {
+        return Err(format!("a BOOL is a byte of 0 or 1, and it has one of {byte}"));
+    }
     let wanted = Tensor::elements(&tensor.shape);
     let found = match (&tensor.data, tensor.datatype.width()) {
         (Data::Strings(strings), _) => Some(strings.len()),
@@ -177,5 +192,38 @@ pub(in crate::serve) fn check(tensor: Tensor) -> Result<Tensor, String> {
         }
         (None, _) => Err(format!("its shape {:?} asks for more elements than can be counted", tensor.shape)),
         (_, None) => Err(format!("its bytes are no whole number of {} elements", tensor.datatype)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(datatype: Datatype, shape: &[u64], bytes: &'static [u8]) -> Tensor {
+        Tensor { datatype, shape: shape.to_vec(), data: Data::Fixed(Bytes::from_static(bytes)) }
+    }
+
+    #[test]
+    fn tensors_that_would_harm_the_engine_never_reach_it() {
+        assert!(check(tensor(Datatype::Bool, &[2], &[0, 1])).is_ok());
+        for (what, bad) in [
+            ("no bool", tensor(Datatype::Bool, &[2], &[0, 2])),
+            ("too few bytes", tensor(Datatype::Fp32, &[2], &[0; 4])),
+            ("half an element", tensor(Datatype::Fp32, &[1], &[0; 5])),
+            ("overflowing", tensor(Datatype::Int8, &[u64::MAX, 2], &[])),
+            ("too many dimensions", tensor(Datatype::Int8, &[1; 65], &[0])),
+        ] {
+            assert!(check(bad).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn texts_that_are_cut_short_are_refused() {
+        let whole = Bytes::from_static(&[1, 0, 0, 0, b'a', 0, 0, 0, 0]);
+        let Ok(Data::Strings(strings)) = from_binary(Datatype::Bytes, whole) else { panic!("two texts") };
+        assert_eq!(strings, ["a", ""]);
+        for part in [&[1u8, 0, 0][..], &[2, 0, 0, 0, b'a'], &[255, 255, 255, 255]] {
+            assert!(from_binary(Datatype::Bytes, Bytes::copy_from_slice(part)).is_err(), "{part:?}");
+        }
     }
 }
