@@ -40,6 +40,8 @@ impl Loader {
     /// # Errors
     /// Where the system refuses it.
     pub fn start(engine: Arc<dyn Engine>) -> io::Result<Self> {
+        // Bounded by its callers: who loads waits for each answer, and nothing is freed that
+        // was not loaded. A limit here would make a drop wait, which may be a request's.
         let (sender, receiver) = unbounded();
         let thread = thread::Builder::new().name("loader".into()).stack_size(STACK).spawn(move || {
             step_back();
@@ -88,6 +90,8 @@ fn work(engine: &dyn Engine, jobs: &Receiver<Job>) {
                 drop(garbage);
                 engine.release_memory();
             }
+            // The caller has gone: nobody would own the model.
+            Job::Load { reply, .. } if reply.is_closed() => {}
             Job::Load { file, declared, reply } => {
                 let loaded =
                     catch_unwind(AssertUnwindSafe(|| engine.load(&file, &declared).and_then(warm::warm)));
@@ -96,7 +100,10 @@ fn work(engine: &dyn Engine, jobs: &Receiver<Job>) {
                 if loaded.is_err() {
                     engine.release_memory();
                 }
-                let _ = reply.send(loaded);
+                if let Err(unwanted) = reply.send(loaded) {
+                    drop(unwanted);
+                    engine.release_memory();
+                }
             }
         }
     }
@@ -108,5 +115,91 @@ fn step_back() {
     let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) } != 0;
     if refused {
         tracing::warn!(error = %io::Error::last_os_error(), "the loader cannot lower its priority");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        sync::{
+            atomic::{AtomicUsize, Ordering},
+            mpsc,
+        },
+    };
+
+    use super::*;
+
+    /// Loads nothing, and counts how often it was asked.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Engine for Counting {
+        fn platform(&self) -> &'static str {
+            "none"
+        }
+        fn prepare_thread(&self) {}
+        fn load(&self, file: &Path, _: &Signature) -> Result<Arc<dyn Module>, EngineError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            assert!(!file.ends_with("panics"), "on purpose");
+            Err(EngineError::Load("nothing is loaded here".into()))
+        }
+        fn release_memory(&self) {}
+    }
+
+    /// Keeps whoever drops it until the other end is gone.
+    struct Hold(mpsc::Receiver<()>);
+
+    impl Drop for Hold {
+        fn drop(&mut self) {
+            let _ = self.0.recv();
+        }
+    }
+
+    fn loader() -> (Arc<Counting>, Loader) {
+        let engine = Arc::new(Counting::default());
+        let loader = Loader::start(Arc::clone(&engine) as Arc<dyn Engine>).expect("a thread");
+        (engine, loader)
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_load_is_not_carried_out() {
+        let (engine, loader) = loader();
+        let (busy, held) = mpsc::channel();
+        loader.free(Box::new(Hold(held)));
+        let mut abandoned = Box::pin(loader.load("a".into(), Signature::default()));
+        assert!(futures::poll!(&mut abandoned).is_pending());
+        drop(abandoned);
+        drop(busy);
+        assert!(loader.load("b".into(), Signature::default()).await.is_err());
+        assert_eq!(engine.0.load(Ordering::Relaxed), 1);
+        loader.stop();
+    }
+
+    #[tokio::test]
+    async fn a_panic_while_loading_is_that_models_failure_alone() {
+        let (engine, loader) = loader();
+        for file in ["panics", "b"] {
+            let result = loader.load(file.into(), Signature::default()).await;
+            assert!(matches!(result, Err(EngineError::Load(_))));
+        }
+        assert_eq!(engine.0.load(Ordering::Relaxed), 2);
+        loader.stop();
+    }
+
+    #[tokio::test]
+    async fn the_thread_gives_way_to_all_others() {
+        struct Nice(mpsc::Sender<i32>);
+        impl Drop for Nice {
+            fn drop(&mut self) {
+                // SAFETY: a plain system call about the calling thread.
+                let _ = self.0.send(unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) });
+            }
+        }
+        let (_, loader) = loader();
+        let (sender, receiver) = mpsc::channel();
+        loader.free(Box::new(Nice(sender)));
+        loader.stop();
+        assert_eq!(receiver.recv(), Ok(19));
     }
 }

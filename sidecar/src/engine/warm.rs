@@ -3,15 +3,21 @@
 //! They are slow, they prove that the model runs at all on what it declares, and they
 //! show the outputs that its code alone does not: names, datatypes and shapes.
 
+mod sample;
+
 use std::sync::Arc;
 
-use bytes::Bytes;
 use sconce_catalog::{Datatype, Field, Kind, Shape, Signature};
 
-use super::{Data, EngineError, Module, Output, Tensor};
+use super::{EngineError, Module, Output, Tensor};
 
 /// Runs of each size: the first compiles, the second finds what the first left over.
 const RUNS: usize = 2;
+
+/// Sizes for dimensions of variable size. The first two show which dimensions of the
+/// outputs follow the batch; the last is for models that need a longer text or a larger
+/// picture than that.
+const SIZES: [u64; 3] = [1, 2, 32];
 
 /// Warms the model and completes its signature by what it really gives.
 ///
@@ -20,68 +26,69 @@ pub(super) fn warm(module: Arc<dyn Module>) -> Result<Arc<dyn Module>, EngineErr
     let signature = module.signature().clone();
     let names = signature.outputs.iter().map(|field| field.name.as_str().into()).collect();
     let named = Named { module, names, signature };
-    let Some(single) = inputs(&named.signature, 1) else {
+    if sample::inputs(&named.signature, SIZES[0]).is_none() {
         tracing::debug!("not warmed: the model does not declare the shapes and datatypes of its inputs");
         return Ok(Arc::new(named));
+    }
+    let mut given = match answers(&named) {
+        Ok(given) => given.into_iter(),
+        Err(error) if guessed(&named.signature) => {
+            tracing::info!(%error, "not warmed: the model needs sizes that it does not declare");
+            return Ok(Arc::new(named));
+        }
+        Err(error) => return Err(EngineError::Load(format!("warm-up: {error}"))),
     };
-    let one = run(&named, &single)?;
-    // Two rows show which dimensions follow the batch. A model that takes only one is fine.
-    let two = inputs(&named.signature, 2).and_then(|double| run(&named, &double).ok());
-    let found = Signature { inputs: Vec::new(), outputs: learn(&one, two.as_deref()) };
-    let declared = Signature { inputs: Vec::new(), outputs: named.signature.outputs.clone() };
-    declared
-        .fits(&found, "its declaration", "what it gives")
-        .map_err(|difference| EngineError::Load(format!("warm-up: {difference}")))?;
-    let complete = |found: Field| match declared.outputs.iter().find(|said| said.name == found.name) {
-        Some(said) => Field { shape: said.shape.clone().or(found.shape.clone()), ..found },
-        None => found,
-    };
-    let outputs = found.outputs.into_iter().map(complete).collect();
+    let (one, two) = (given.next().unwrap_or_default(), given.next());
+    if let Some(output) = one.iter().find(|output| sample::has_nan(&output.tensor)) {
+        tracing::warn!(output = &*output.name, "the model gives NaN for zeros");
+    }
+    let outputs = complete(&named.signature, learn(&one, two.as_deref()))?;
     Ok(Arc::new(Named { signature: Signature { outputs, ..named.signature.clone() }, ..named }))
 }
 
+/// What the model gives for inputs of two sizes; of one, where nothing is variable or it
+/// takes no other.
+fn answers(module: &dyn Module) -> Result<Vec<Vec<Output>>, EngineError> {
+    let (mut tried, mut given, mut first_error) = (None, Vec::new(), None);
+    for size in SIZES {
+        let inputs = sample::inputs(module.signature(), size);
+        if given.len() == 2 || inputs == tried {
+            break;
+        }
+        match run(module, inputs.as_deref().unwrap_or_default()) {
+            Ok(outputs) => given.push(outputs),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+        tried = inputs;
+    }
+    match first_error {
+        Some(error) if given.is_empty() => Err(error),
+        _ => Ok(given),
+    }
+}
+
 fn run(module: &dyn Module, inputs: &[Option<Tensor>]) -> Result<Vec<Output>, EngineError> {
-    let mut last = Vec::new();
-    for _ in 0..RUNS {
-        last = module
-            .forward(inputs.to_vec())
-            .map_err(|error| EngineError::Load(format!("warm-up: {error}")))?;
+    let mut last = module.forward(inputs.to_vec())?;
+    for _ in 1..RUNS {
+        last = module.forward(inputs.to_vec())?;
     }
     Ok(last)
 }
 
-/// Zeros of the declared shapes, with `size` for dimensions of variable size; `None`
-/// where something is not declared.
-fn inputs(signature: &Signature, size: u64) -> Option<Vec<Option<Tensor>>> {
-    signature
-        .inputs
-        .iter()
-        .map(|field| if field.optional { Some(None) } else { zeros(field, size).map(Some) })
-        .collect()
-}
-
-fn zeros(field: &Field, size: u64) -> Option<Tensor> {
-    let datatype = field.datatype.or(field.kind.datatype())?;
-    let shape: Vec<u64> = match (&field.shape, field.kind) {
-        (Some(shape), _) => shape.0.iter().map(|dimension| dimension.unwrap_or(size)).collect(),
-        (None, Kind::Tensor | Kind::TensorList) => return None,
-        (None, _) => vec![1],
-    };
-    let elements = Tensor::elements(&shape)?;
-    let data = match datatype.width() {
-        Some(width) => Data::Fixed(Bytes::from(vec![0; elements.checked_mul(width)?])),
-        None => Data::Strings(vec![Bytes::new(); elements]),
-    };
-    Some(Tensor { datatype, shape, data })
+/// Whether a size was made up that is more than a number of rows: then a failure says
+/// nothing about the model, which may need pictures of 32 × 32 at least.
+fn guessed(signature: &Signature) -> bool {
+    signature.inputs.iter().filter_map(|field| field.shape.as_ref()).any(|shape| {
+        let inner = shape.0.get(1..).unwrap_or_default();
+        shape.0.len() == 1 && shape.0[0].is_none() || inner.contains(&None)
+    })
 }
 
 fn learn(one: &[Output], two: Option<&[Output]>) -> Vec<Field> {
     let field = |(at, output): (usize, &Output)| {
-        let twin = two.and_then(|two| two.get(at)).map(|twin| twin.tensor.shape.as_slice());
-        let shape = output.tensor.shape.iter().enumerate().map(|(dimension, size)| match twin {
-            Some(twin) if twin.get(dimension) == Some(size) => Some(*size),
-            Some(_) => None,
-            // Not known to follow the batch, nor not to.
+        let other = two.and_then(|two| two.get(at)).map(|other| &other.tensor.shape);
+        let shape = output.tensor.shape.iter().enumerate().map(|(dimension, size)| match other {
+            Some(other) => other.get(dimension).filter(|same| *same == size).copied(),
             None => Some(*size),
         });
         Field {
@@ -93,6 +100,26 @@ fn learn(one: &[Output], two: Option<&[Output]>) -> Vec<Field> {
         }
     };
     one.iter().enumerate().map(field).collect()
+}
+
+/// The outputs as found, with the shapes that were declared.
+fn complete(signature: &Signature, found: Vec<Field>) -> Result<Vec<Field>, EngineError> {
+    // The kind of an output says what the model's code calls it; on the wire all are tensors.
+    let as_found = |said: &Field| {
+        let kind = found.iter().find(|field| field.name == said.name).map_or(said.kind, |field| field.kind);
+        Field { kind, ..said.clone() }
+    };
+    let declared =
+        Signature { inputs: Vec::new(), outputs: signature.outputs.iter().map(as_found).collect() };
+    let found = Signature { inputs: Vec::new(), outputs: found };
+    declared
+        .fits(&found, "its declaration", "what it gives")
+        .map_err(|difference| EngineError::Load(format!("warm-up: {difference}")))?;
+    let merge = |found: Field| match declared.outputs.iter().find(|said| said.name == found.name) {
+        Some(said) => Field { shape: said.shape.clone().or(found.shape.clone()), ..found },
+        None => found,
+    };
+    Ok(found.outputs.into_iter().map(merge).collect())
 }
 
 /// A model whose outputs have the names that its pusher gave them, where its code gives none.
@@ -118,3 +145,6 @@ impl Module for Named {
         Ok(outputs)
     }
 }
+
+#[cfg(test)]
+mod tests;

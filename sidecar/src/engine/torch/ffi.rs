@@ -6,7 +6,7 @@ use std::{
     ptr, slice,
 };
 
-/// The shim's numbers for what an input is.
+/// What an input is, by the numbers of shim.h.
 #[derive(Clone, Copy)]
 #[repr(i32)]
 pub(super) enum Tag {
@@ -46,6 +46,7 @@ struct RawResult {
 }
 
 unsafe extern "C" {
+    fn sconce_start() -> *mut c_char;
     fn sconce_load(path: *const c_char, out: *mut *mut RawModule) -> *mut c_char;
     fn sconce_drop(module: *mut RawModule);
     fn sconce_schema(module: *const RawModule, out: *mut *mut c_char) -> *mut c_char;
@@ -55,9 +56,10 @@ unsafe extern "C" {
         inputs: *const RawValue,
         count: usize,
         out: *mut *mut RawResult,
+        unsendable: *mut i32,
     ) -> *mut c_char;
     fn sconce_result_count(result: *const RawResult) -> usize;
-    fn sconce_result_name(result: *const RawResult, at: usize) -> *const c_char;
+    fn sconce_result_name(result: *const RawResult, at: usize, length: *mut usize) -> *const c_char;
     fn sconce_result_scalar_type(result: *const RawResult, at: usize) -> i32;
     fn sconce_result_shape(result: *const RawResult, at: usize, rank: *mut usize) -> *const i64;
     fn sconce_result_data(result: *const RawResult, at: usize, bytes: *mut usize) -> *const c_void;
@@ -90,6 +92,23 @@ pub(super) struct Outcome(*mut RawResult);
 unsafe impl Send for Outcome {}
 // SAFETY: as above; the shim's accessors change nothing.
 unsafe impl Sync for Outcome {}
+
+/// Why a forward pass gave nothing.
+pub(super) enum Failure {
+    /// The model's code, or libtorch under it, threw.
+    Model(String),
+    /// The model ran, and its result has no form on the wire.
+    Unsendable(String),
+}
+
+/// One argument of `forward`, as libtorch read it from the model's code.
+#[derive(Debug)]
+pub(super) struct Argument {
+    pub(super) name: String,
+    /// In TorchScript's spelling, such as `Optional[Tensor]`.
+    pub(super) type_name: String,
+    pub(super) has_default: bool,
+}
 
 /// One result of an [`Outcome`].
 pub(super) enum Item<'a> {
@@ -153,15 +172,19 @@ impl RawHandle {
         Ok(Self(module))
     }
 
-    /// Name, TorchScript type and whether there is a default, of each argument but `self`.
-    pub(super) fn schema(&self) -> Result<Vec<(String, String, bool)>, String> {
+    /// The arguments of `forward` but `self`.
+    pub(super) fn schema(&self) -> Result<Vec<Argument>, String> {
         let mut text = ptr::null_mut();
         // SAFETY: the module lives as long as self.
         check(unsafe { sconce_schema(self.0, &raw mut text) })?;
         let text = take(text);
         let line = |line: &str| {
             let mut parts = line.split('\t').map(str::to_owned);
-            Some((parts.next()?, parts.next()?, parts.next()? == "1"))
+            Some(Argument {
+                name: parts.next()?,
+                type_name: parts.next()?,
+                has_default: parts.next()? == "1",
+            })
         };
         Ok(text.lines().filter_map(line).collect())
     }
@@ -173,10 +196,14 @@ impl RawHandle {
 
     /// # Safety
     /// Everything the inputs point to must be valid, tensors as large as their shapes say.
-    pub(super) unsafe fn forward(&self, inputs: &[RawValue]) -> Result<Outcome, String> {
-        let mut result = ptr::null_mut();
+    pub(super) unsafe fn forward(&self, inputs: &[RawValue]) -> Result<Outcome, Failure> {
+        let (mut result, mut unsendable) = (ptr::null_mut(), 0);
         // SAFETY: the module lives as long as self; the caller vouches for the inputs.
-        check(unsafe { sconce_forward(self.0, inputs.as_ptr(), inputs.len(), &raw mut result) })?;
+        let error = unsafe {
+            sconce_forward(self.0, inputs.as_ptr(), inputs.len(), &raw mut result, &raw mut unsendable)
+        };
+        check(error)
+            .map_err(|text| if unsendable == 0 { Failure::Model(text) } else { Failure::Unsendable(text) })?;
         Ok(Outcome(result))
     }
 }
@@ -196,8 +223,13 @@ impl Outcome {
 
     /// Empty where the model gave none.
     pub(super) fn name(&self, at: usize) -> String {
+        let mut length = 0;
         // SAFETY: `at` is below `len`; the text lives as long as self.
-        unsafe { CStr::from_ptr(sconce_result_name(self.0, at)) }.to_string_lossy().into_owned()
+        let name = unsafe {
+            let name = sconce_result_name(self.0, at, &raw mut length);
+            slice::from_raw_parts(name.cast(), length)
+        };
+        String::from_utf8_lossy(name).into_owned()
     }
 
     pub(super) fn item(&self, at: usize) -> Item<'_> {
@@ -236,6 +268,12 @@ impl Drop for Outcome {
         // SAFETY: made by `sconce_forward`, dropped once.
         unsafe { sconce_result_drop(self.0) }
     }
+}
+
+/// Prepares libtorch for this process; to be called on a thread of normal priority.
+pub(super) fn start() -> Result<(), String> {
+    // SAFETY: starts threads of libtorch's own, once.
+    check(unsafe { sconce_start() })
 }
 
 /// Hands free memory back to the system.

@@ -22,9 +22,11 @@ impl Prepared<'_> {
     }
 }
 
-/// Checks every input against what it should be and puts it into the shim's form.
+/// Checks every input against what it should be and puts it into the shim's form: one
+/// value for each of `forward`'s arguments, which `places` finds among the inputs.
 pub(super) fn prepare<'a>(
     signature: &Signature,
+    places: &[Option<usize>],
     inputs: &'a [Option<Tensor>],
 ) -> Result<Prepared<'a>, EngineError> {
     if inputs.len() != signature.inputs.len() {
@@ -35,16 +37,19 @@ pub(super) fn prepare<'a>(
         )));
     }
     let mut prepared = Prepared {
-        values: Vec::with_capacity(inputs.len()),
+        values: Vec::with_capacity(places.len()),
         _shapes: Vec::with_capacity(inputs.len()),
         _texts: Vec::new(),
         _inputs: std::marker::PhantomData,
     };
-    for (field, input) in signature.inputs.iter().zip(inputs) {
-        let value = match input {
-            None if field.optional => RawValue::left_out(),
-            None => return Err(EngineError::Input(format!("input `{}` is missing", field.name))),
-            Some(tensor) => value(&mut prepared, field, tensor)?,
+    for place in places {
+        let value = match place.map(|at| (&signature.inputs[at], &inputs[at])) {
+            None => RawValue::left_out(),
+            Some((field, None)) if field.optional => RawValue::left_out(),
+            Some((field, None)) => {
+                return Err(EngineError::Input(format!("input `{}` is missing", field.name)));
+            }
+            Some((field, Some(tensor))) => value(&mut prepared, field, tensor)?,
         };
         prepared.values.push(value);
     }
@@ -60,6 +65,9 @@ fn value(prepared: &mut Prepared<'_>, field: &Field, tensor: &Tensor) -> Result<
             if field.kind == Kind::TensorList && shape.is_empty() {
                 return Err(wrong("is a scalar, and the model takes a list along dimension 0".into()));
             }
+            if tensor.datatype == Datatype::Bool && bytes.iter().any(|byte| *byte > 1) {
+                return Err(wrong("is BOOL, and has elements that are neither 0 nor 1".into()));
+            }
             let scalar_type =
                 scalar_type(tensor.datatype).ok_or_else(|| wrong("has no numeric datatype".into()))?;
             let value = RawValue::tensor(tag, scalar_type, &shape, bytes);
@@ -72,6 +80,13 @@ fn value(prepared: &mut Prepared<'_>, field: &Field, tensor: &Tensor) -> Result<
             scalar(field.kind, tensor.datatype, bytes).map_err(wrong)
         }
         (Data::Strings(strings), Kind::String | Kind::StringList) => {
+            if Tensor::elements(&tensor.shape) != Some(strings.len()) {
+                return Err(wrong(format!(
+                    "has {} elements, which is not what its shape {:?} asks for",
+                    strings.len(),
+                    tensor.shape
+                )));
+            }
             texts(prepared, field.kind, strings).map_err(wrong)
         }
         (_, kind) => Err(wrong(format!("is {}, and the model takes {kind}", tensor.datatype))),
@@ -89,11 +104,14 @@ fn shape(tensor: &Tensor, bytes: &Bytes) -> Result<Vec<i64>, String> {
             tensor.shape
         ));
     }
-    tensor
-        .shape
-        .iter()
-        .map(|size| i64::try_from(*size).map_err(|_| "has a dimension that is too large".to_owned()))
-        .collect()
+    // A size of 0 hides the others from the check above, but not from libtorch's strides.
+    let extent =
+        tensor.shape.iter().try_fold(1i64, |n, size| n.checked_mul(i64::try_from((*size).max(1)).ok()?));
+    if extent.is_none() {
+        return Err(format!("has the shape {:?}, which is too large", tensor.shape));
+    }
+    // No size is larger than their product.
+    Ok(tensor.shape.iter().map(|size| size.cast_signed()).collect())
 }
 
 fn scalar(kind: Kind, datatype: Datatype, bytes: &Bytes) -> Result<RawValue, String> {
@@ -136,6 +154,8 @@ fn real(datatype: Datatype, bytes: &Bytes) -> Option<f64> {
     match datatype {
         Datatype::Fp64 => Some(f64::from_le_bytes(bytes[..].try_into().ok()?)),
         Datatype::Fp32 => Some(f64::from(f32::from_le_bytes(bytes[..].try_into().ok()?))),
+        Datatype::Fp16 => Some(f64::from(half::f16::from_le_bytes(bytes[..].try_into().ok()?))),
+        Datatype::Bf16 => Some(f64::from(half::bf16::from_le_bytes(bytes[..].try_into().ok()?))),
         _ => None,
     }
 }
@@ -206,7 +226,19 @@ mod tests {
         };
         let Data::Fixed(bytes) = &tensor.data else { unreachable!("fixed above") };
         assert!(shape(&tensor, bytes).is_err());
-        let overflow = Tensor { shape: vec![u64::MAX, 8], ..tensor.clone() };
-        assert!(shape(&overflow, bytes).is_err());
+        for sizes in [vec![u64::MAX, 8], vec![0, u64::MAX], vec![0, 1 << 40, 1 << 40]] {
+            let overflow = Tensor { shape: sizes, data: Data::Fixed(Bytes::new()), ..tensor.clone() };
+            assert!(shape(&overflow, &Bytes::new()).is_err(), "{:?}", overflow.shape);
+        }
+    }
+
+    #[test]
+    fn a_number_for_a_python_float_may_come_in_any_width() {
+        let read = |datatype, bytes: &[u8]| real(datatype, &Bytes::copy_from_slice(bytes));
+        assert_eq!(read(Datatype::Fp64, &0.5f64.to_le_bytes()), Some(0.5));
+        assert_eq!(read(Datatype::Fp32, &0.5f32.to_le_bytes()), Some(0.5));
+        assert_eq!(read(Datatype::Fp16, &half::f16::from_f32(0.5).to_le_bytes()), Some(0.5));
+        assert_eq!(read(Datatype::Bf16, &half::bf16::from_f32(0.5).to_le_bytes()), Some(0.5));
+        assert_eq!(read(Datatype::Int32, &1i32.to_le_bytes()), None);
     }
 }

@@ -1,8 +1,10 @@
 #include "shim.h"
 
+#ifdef __GLIBC__
 #include <malloc.h>
+#endif
 
-#include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -11,8 +13,12 @@
 #include <utility>
 #include <vector>
 
-#include <torch/csrc/jit/passes/inliner.h>
+#include <ATen/Parallel.h>
 #include <torch/script.h>
+
+#include "shim/inputs.h"
+#include "shim/results.h"
+#include "shim/state.h"
 
 struct sconce_module {
   torch::jit::Module module;
@@ -20,15 +26,8 @@ struct sconce_module {
   bool stateful;
 };
 
-struct Item {
-  std::string name;
-  at::Tensor tensor;
-  std::vector<std::string> strings;
-  bool is_strings = false;
-};
-
 struct sconce_result {
-  std::vector<Item> items;
+  std::vector<sconce::Item> items;
 };
 
 namespace {
@@ -38,7 +37,7 @@ char *message(const std::string &text) { return strdup(text.c_str()); }
 // No exception may cross into Rust. Messages keep the model's own error and lose
 // libtorch's C++ backtrace.
 template <typename F>
-char *guarded(F &&work) {
+char *guarded(F &&work) noexcept {
   try {
     work();
     return nullptr;
@@ -51,157 +50,35 @@ char *guarded(F &&work) {
   }
 }
 
-bool mutates_attributes(const torch::jit::Block *block) {
-  for (const torch::jit::Node *node : block->nodes()) {
-    if (node->kind() == c10::prim::SetAttr) {
-      return true;
-    }
-    for (const torch::jit::Block *inner : node->blocks()) {
-      if (mutates_attributes(inner)) {
-        return true;
-      }
-    }
+std::vector<c10::IValue> arguments_of(const sconce_module *module, const sconce_value *inputs, size_t count) {
+  const auto &arguments = module->schema.arguments();
+  if (count + 1 != arguments.size()) {
+    throw std::logic_error("forward needs one input for each argument of its schema");
   }
-  return false;
-}
-
-// Whether an operator writes to something that is reached through the module's attributes.
-bool writes_to_attributes(const torch::jit::Block *block, std::vector<const torch::jit::Value *> &owned) {
-  auto is_owned = [&](const torch::jit::Value *value) {
-    return std::find(owned.begin(), owned.end(), value) != owned.end();
-  };
-  for (const torch::jit::Node *node : block->nodes()) {
-    if (node->kind() == c10::prim::GetAttr) {
-      for (const torch::jit::Value *output : node->outputs()) {
-        owned.push_back(output);
-      }
-    } else if (const c10::FunctionSchema *schema = node->maybeSchema()) {
-      bool aliases = false;
-      for (size_t i = 0; i < node->inputs().size() && i < schema->arguments().size(); i++) {
-        const c10::AliasInfo *alias = schema->arguments()[i].alias_info();
-        if (alias && is_owned(node->input(i))) {
-          if (alias->isWrite()) {
-            return true;
-          }
-          aliases = true;
-        }
-      }
-      if (aliases) {
-        for (const torch::jit::Value *output : node->outputs()) {
-          owned.push_back(output);
-        }
-      }
-    }
-    for (const torch::jit::Block *inner : node->blocks()) {
-      if (writes_to_attributes(inner, owned)) {
-        return true;
-      }
-    }
+  std::vector<c10::IValue> stack;
+  stack.reserve(count);
+  for (size_t i = 0; i < count; i++) {
+    const auto &fallback = arguments[i + 1].default_value();  // the first is `self`
+    bool left_out = inputs[i].kind == SCONCE_LEFT_OUT;
+    stack.push_back(left_out && fallback ? *fallback : sconce::value_of(inputs[i]));
   }
-  return false;
-}
-
-bool is_stateful(const torch::jit::Module &module) {
-  std::shared_ptr<torch::jit::Graph> graph = module.get_method("forward").graph()->copy();
-  torch::jit::Inline(*graph);
-  std::vector<const torch::jit::Value *> owned;
-  return mutates_attributes(graph->block()) || writes_to_attributes(graph->block(), owned);
-}
-
-at::Tensor tensor(const sconce_value &value) {
-  auto type = static_cast<at::ScalarType>(value.scalar_type);
-  at::IntArrayRef shape(value.shape, value.rank);
-  // A copy: the request's bytes are shared and immutable, and a model may write to its inputs.
-  at::Tensor out = at::empty(shape, at::TensorOptions().dtype(type));
-  std::memcpy(out.mutable_data_ptr(), value.data, out.nbytes());
-  return out;
-}
-
-c10::IValue value_of(const sconce_value &value) {
-  auto text = [&](size_t i) { return std::string(value.strings[i], value.lengths[i]); };
-  switch (value.kind) {
-    case 0:
-      return tensor(value);
-    case 1:
-      return value.integer;
-    case 2:
-      return value.real;
-    case 3:
-      return value.integer != 0;
-    case 4:
-      return text(0);
-    case 5: {
-      c10::List<std::string> list;
-      for (size_t i = 0; i < value.count; i++) {
-        list.push_back(text(i));
-      }
-      return list;
-    }
-    case 6: {
-      c10::List<at::Tensor> list;
-      for (const at::Tensor &row : tensor(value).unbind(0)) {
-        list.push_back(row);
-      }
-      return list;
-    }
-    default:
-      return c10::IValue();
-  }
-}
-
-void flatten(const c10::IValue &value, const std::string &name, std::vector<Item> &items) {
-  auto nested = [&](const std::string &key) { return name.empty() ? key : name + "." + key; };
-  if (value.isTensor()) {
-    items.push_back({name, value.toTensor().detach().to(at::kCPU).contiguous(), {}});
-  } else if (value.isTuple()) {
-    const auto &elements = value.toTupleRef().elements();
-    for (size_t i = 0; i < elements.size(); i++) {
-      flatten(elements[i], name.empty() ? "" : nested(std::to_string(i)), items);
-    }
-  } else if (value.isInt()) {
-    items.push_back({name, at::tensor({value.toInt()}, at::kLong), {}});
-  } else if (value.isDouble()) {
-    items.push_back({name, at::tensor({value.toDouble()}, at::kDouble), {}});
-  } else if (value.isBool()) {
-    items.push_back({name, at::tensor({value.toBool()}, at::kBool), {}});
-  } else if (value.isString()) {
-    items.push_back({name, {}, {value.toStringRef()}, true});
-  } else if (value.isGenericDict()) {
-    for (const auto &entry : value.toGenericDict()) {
-      std::ostringstream key;
-      if (entry.key().isString()) {
-        key << entry.key().toStringRef();
-      } else {
-        key << entry.key();
-      }
-      flatten(entry.value(), nested(key.str()), items);
-    }
-  } else if (value.isList()) {
-    c10::ArrayRef<c10::IValue> list = value.toListRef();
-    if (!list.empty() && list[0].isString()) {
-      Item item{name, {}, {}, true};
-      for (const c10::IValue &element : list) {
-        item.strings.push_back(element.toStringRef());
-      }
-      items.push_back(std::move(item));
-      return;
-    }
-    for (size_t i = 0; i < list.size(); i++) {
-      flatten(list[i], name.empty() ? "" : nested(std::to_string(i)), items);
-    }
-  } else if (!value.isNone()) {
-    throw std::runtime_error("it gives a " + value.tagKind() + ", and only tensors, numbers, strings, and tuples, lists and dicts of them can be sent");
-  }
+  return stack;
 }
 
 }  // namespace
+
+char *sconce_start(void) {
+  // Starts the threads of `torch.jit.fork`: a thread inherits its maker's priority, and
+  // without this the maker would be the loader, which has the lowest there is.
+  return guarded([] { at::launch([] {}); });
+}
 
 char *sconce_load(const char *path, sconce_module **out) {
   return guarded([&] {
     torch::jit::Module module = torch::jit::load(path, at::kCPU);
     module.eval();
     c10::FunctionSchema schema = module.get_method("forward").function().getSchema();
-    bool stateful = is_stateful(module);
+    bool stateful = sconce::changes_itself(module);
     *out = new sconce_module{std::move(module), std::move(schema), stateful};
   });
 }
@@ -222,36 +99,39 @@ char *sconce_schema(const sconce_module *module, char **out) {
 
 int32_t sconce_is_stateful(const sconce_module *module) { return module->stateful ? 1 : 0; }
 
-char *sconce_forward(const sconce_module *module, const sconce_value *inputs, size_t count, sconce_result **out) {
+char *sconce_forward(const sconce_module *module, const sconce_value *inputs, size_t count, sconce_result **out,
+                     int32_t *unsendable) {
+  *unsendable = 0;
   return guarded([&] {
     // no_grad rather than InferenceMode: tensors of the latter may not be saved for
     // anything that a model does with autograd, and it measured no faster.
     at::NoGradGuard no_grad;
-    const auto &arguments = module->schema.arguments();
-    std::vector<c10::IValue> stack;
-    stack.reserve(count);
-    for (size_t i = 0; i < count; i++) {
-      if (inputs[i].kind == 7 && i + 1 < arguments.size() && arguments[i + 1].default_value().has_value()) {
-        stack.push_back(*arguments[i + 1].default_value());
-      } else {
-        stack.push_back(value_of(inputs[i]));
-      }
-    }
+    std::vector<c10::IValue> stack = arguments_of(module, inputs, count);
     // A handle of its own: `forward` is not const, and the module is shared.
     torch::jit::Module handle = module->module;
     c10::IValue value = handle.forward(std::move(stack));
-    auto result = std::make_unique<sconce_result>();
-    flatten(value, "", result->items);
-    *out = result.release();
+    // What a stateful module gives may be its state, which the next request changes.
+    sconce::Flattened flattened(module->stateful);
+    try {
+      flattened.add(value, "");
+    } catch (const sconce::Unsendable &) {
+      *unsendable = 1;
+      throw;
+    }
+    *out = new sconce_result{std::move(flattened.items)};
   });
 }
 
 size_t sconce_result_count(const sconce_result *result) { return result->items.size(); }
 
-const char *sconce_result_name(const sconce_result *result, size_t at) { return result->items[at].name.c_str(); }
+const char *sconce_result_name(const sconce_result *result, size_t at, size_t *length) {
+  const std::string &name = result->items[at].name;
+  *length = name.size();
+  return name.data();
+}
 
 int32_t sconce_result_scalar_type(const sconce_result *result, size_t at) {
-  const Item &item = result->items[at];
+  const sconce::Item &item = result->items[at];
   return item.is_strings ? -1 : static_cast<int32_t>(item.tensor.scalar_type());
 }
 
@@ -279,4 +159,8 @@ void sconce_result_drop(sconce_result *result) { delete result; }
 
 void sconce_free(char *text) { free(text); }
 
-void sconce_trim(void) { malloc_trim(0); }
+void sconce_trim(void) {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}

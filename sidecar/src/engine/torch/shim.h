@@ -11,9 +11,21 @@ extern "C" {
 typedef struct sconce_module sconce_module;
 typedef struct sconce_result sconce_result;
 
+// `Tag` in ffi.rs.
+enum {
+  SCONCE_TENSOR = 0,
+  SCONCE_INT = 1,
+  SCONCE_FLOAT = 2,
+  SCONCE_BOOL = 3,
+  SCONCE_STRING = 4,
+  SCONCE_STRING_LIST = 5,
+  SCONCE_TENSOR_LIST = 6,
+  SCONCE_LEFT_OUT = 7
+};
+
 // One input. Exactly the fields of its kind are read.
 typedef struct {
-  int32_t kind;  // the numbers are those of `Kind` in ffi.rs
+  int32_t kind;
   int64_t integer;
   double real;
   const void *data;        // tensor elements
@@ -26,19 +38,26 @@ typedef struct {
 } sconce_value;
 
 // Each function that can fail returns null or a message to free with `sconce_free`.
+
+// Once for the process, on a thread of normal priority.
+char *sconce_start(void);
+
 char *sconce_load(const char *path, sconce_module **out);
 void sconce_drop(sconce_module *module);
 
 // The arguments of `forward` without `self`, one a line: name, tab, type, tab, 1 or 0 for a default.
 char *sconce_schema(const sconce_module *module, char **out);
-// Whether the module changes its own attributes when it runs.
+// Whether the module may change its own attributes when it runs, so that it must run alone.
 int32_t sconce_is_stateful(const sconce_module *module);
 
-char *sconce_forward(const sconce_module *module, const sconce_value *inputs, size_t count, sconce_result **out);
+// One input for each argument of the schema. On failure `unsendable` says whether the
+// model ran and gave something that has no form on the wire.
+char *sconce_forward(const sconce_module *module, const sconce_value *inputs, size_t count, sconce_result **out,
+                     int32_t *unsendable);
 
 size_t sconce_result_count(const sconce_result *result);
 // Empty where the model gives no name.
-const char *sconce_result_name(const sconce_result *result, size_t at);
+const char *sconce_result_name(const sconce_result *result, size_t at, size_t *length);
 // -1 where the item is a list of strings.
 int32_t sconce_result_scalar_type(const sconce_result *result, size_t at);
 const int64_t *sconce_result_shape(const sconce_result *result, size_t at, size_t *rank);

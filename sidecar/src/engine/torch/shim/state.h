@@ -1,0 +1,260 @@
+// Whether a module changes itself when it runs. Two threads in such a module at once
+// corrupt memory, so whatever cannot be judged counts as a change: the price of a
+// wrong "yes" is waiting, that of a wrong "no" a crash.
+//
+// libtorch's own AliasDb answers a harder question and gives up sooner: to it, a scripted
+// transformer writes to its weights. Here it is enough to follow what is reached from the
+// module's attributes, wherever it flows, and to see whether anything writes to it.
+#pragma once
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include <torch/csrc/jit/ir/constants.h>
+#include <torch/csrc/jit/passes/constant_propagation.h>
+#include <torch/csrc/jit/passes/inliner.h>
+#include <torch/script.h>
+
+namespace sconce {
+
+using torch::jit::Block;
+using torch::jit::Graph;
+using torch::jit::Node;
+using torch::jit::Value;
+
+inline void collect(Block *block, c10::Symbol kind, std::vector<Node *> &found) {
+  for (Node *node : block->nodes()) {
+    if (node->kind() == kind) {
+      found.push_back(node);
+    }
+    for (Block *inner : node->blocks()) {
+      collect(inner, kind, found);
+    }
+  }
+}
+
+// A copy without calls, and without what a module does only in training: scripted batch
+// norm counts its batches there, and `eval` has cleared `training` for good.
+inline std::shared_ptr<Graph> evaluated(Graph &original) {
+  std::shared_ptr<Graph> graph = original.copy();
+  torch::jit::Inline(*graph);
+  std::vector<Node *> writes, reads;
+  collect(graph->block(), c10::prim::SetAttr, writes);
+  collect(graph->block(), c10::prim::GetAttr, reads);
+  for (const Node *node : writes) {
+    if (node->s(c10::attr::name) == "training") {
+      return graph;
+    }
+  }
+  for (Node *node : reads) {
+    auto owner = node->input()->type()->cast<c10::ClassType>();
+    if (owner && owner->is_module() && node->s(c10::attr::name) == "training") {
+      torch::jit::WithInsertPoint here(node);
+      node->output()->replaceAllUsesWith(graph->insertConstant(false));
+    }
+  }
+  // Folds the branches; operators on tensors are not run.
+  torch::jit::ConstantPropagationImmutableTypes(graph);
+  return graph;
+}
+
+// Whether a value of this type can be written to.
+inline bool is_mutable(const c10::TypePtr &type) {
+  switch (type->kind()) {
+    case c10::TypeKind::IntType:
+    case c10::TypeKind::FloatType:
+    case c10::TypeKind::ComplexType:
+    case c10::TypeKind::BoolType:
+    case c10::TypeKind::NumberType:
+    case c10::TypeKind::StringType:
+    case c10::TypeKind::NoneType:
+    case c10::TypeKind::DeviceObjType:
+      return false;
+    default:
+      return true;
+  }
+}
+
+// Whether a value of this type can have a tensor or an object inside it.
+inline bool holds_tensors(const c10::TypePtr &type) {
+  auto inside = type->containedTypes();
+  return std::any_of(inside.begin(), inside.end(), [](const c10::TypePtr &part) {
+    return part->kind() == c10::TypeKind::TensorType || part->cast<c10::ClassType>() || holds_tensors(part);
+  });
+}
+
+class Reached {
+ public:
+  bool changes(Block *block) {
+    do {
+      grew_ = false;
+      visit(block);
+    } while (grew_ && !changes_);
+    return changes_;
+  }
+
+ private:
+  std::unordered_set<const Value *> owned_;
+  std::unordered_map<const Node *, std::shared_ptr<Graph>> forked_;
+  // Something owned was put into a list or dict: which one that is elsewhere is not followed.
+  bool in_containers_ = false;
+  bool grew_ = false;
+  bool changes_ = false;
+
+  bool is_owned(const Value *value) const {
+    return owned_.count(value) > 0 || (in_containers_ && holds_tensors(value->type()));
+  }
+
+  void own(const Value *value) {
+    if (is_mutable(value->type())) {
+      grew_ |= owned_.insert(value).second;
+    }
+  }
+
+  void flow(const Value *from, const Value *to) {
+    if (is_owned(from)) {
+      own(to);
+    }
+  }
+
+  void visit(Block *block) {
+    for (Node *node : block->nodes()) {
+      switch (node->kind()) {
+        case c10::prim::SetAttr:
+        // Left over by inlining, so the callee is known only when it runs.
+        case c10::prim::CallMethod:
+        case c10::prim::CallFunction:
+          changes_ = true;
+          return;
+        case c10::prim::GetAttr:
+          own(node->output());
+          break;
+        case c10::prim::If:
+          visit_if(node);
+          break;
+        case c10::prim::Loop:
+          visit_loop(node);
+          break;
+        default:
+          if (node->hasAttribute(c10::attr::Subgraph)) {
+            visit_fork(node);
+          } else if (node->kind().is_prim() || !node->maybeSchema()) {
+            visit_unknown(node);
+          } else {
+            visit_operator(node, node->schema());
+          }
+      }
+    }
+  }
+
+  void visit_if(Node *node) {
+    for (Block *branch : node->blocks()) {
+      visit(branch);
+      for (size_t i = 0; i < node->outputs().size(); i++) {
+        flow(branch->outputs()[i], node->outputs()[i]);
+      }
+    }
+  }
+
+  // Inputs are the trip count, the first condition, and what is carried around.
+  void visit_loop(Node *node) {
+    Block *body = node->blocks()[0];
+    for (size_t i = 0; i < node->outputs().size(); i++) {
+      flow(node->inputs()[i + 2], body->inputs()[i + 1]);
+      flow(body->outputs()[i + 1], body->inputs()[i + 1]);
+      flow(body->inputs()[i + 1], node->outputs()[i]);
+      flow(body->outputs()[i + 1], node->outputs()[i]);
+    }
+    visit(body);
+  }
+
+  void visit_fork(Node *node) {
+    std::shared_ptr<Graph> &graph = forked_[node];
+    if (!graph) {
+      graph = evaluated(*node->g(c10::attr::Subgraph));
+    }
+    for (size_t i = 0; i < graph->inputs().size() && i < node->inputs().size(); i++) {
+      flow(node->inputs()[i], graph->inputs()[i]);
+    }
+    visit(graph->block());
+    for (const Value *result : graph->outputs()) {
+      for (const Value *output : node->outputs()) {
+        flow(result, output);
+      }
+    }
+    visit_unknown(node);
+  }
+
+  // Such as the making and taking apart of tuples and lists: the outputs may be the inputs.
+  void visit_unknown(Node *node) {
+    for (const Value *input : node->inputs()) {
+      for (const Value *output : node->outputs()) {
+        flow(input, output);
+      }
+    }
+    for (Block *inner : node->blocks()) {
+      visit(inner);
+    }
+  }
+
+  void visit_operator(Node *node, const c10::FunctionSchema &schema) {
+    bool reached = false, stores = false;
+    for (size_t i = 0; i < node->inputs().size(); i++) {
+      // Where there are more inputs than arguments nothing is known of them.
+      const c10::AliasInfo *alias = i < schema.arguments().size() ? schema.arguments()[i].alias_info() : nullptr;
+      bool owned = is_owned(node->inputs()[i]), writes = alias && alias->isWrite();
+      changes_ |= owned && writes;
+      reached |= owned;
+      stores |= writes && holds_tensors(node->inputs()[i]->type());
+    }
+    changes_ |= reached && trains(node);
+    if (!reached) {
+      return;
+    }
+    if (stores && !in_containers_) {
+      in_containers_ = grew_ = true;
+    }
+    for (size_t i = 0; i < node->outputs().size(); i++) {
+      const Value *output = node->outputs()[i];
+      bool aliases = i < schema.returns().size() && schema.returns()[i].alias_info();
+      if (aliases || holds_tensors(output->type()) || is_dropout(node->kind())) {
+        own(output);
+      }
+    }
+  }
+
+  // Writes its running statistics, its only inputs that are not differentiable, when it
+  // trains; its schema does not say so.
+  static bool trains(const Node *node) {
+    const char *flag = node->kind() == c10::aten::batch_norm      ? "training"
+                       : node->kind() == c10::aten::instance_norm ? "use_input_stats"
+                                                                  : nullptr;
+    constexpr size_t running_mean = 3;
+    if (!flag || node->inputs()[running_mean]->mustBeNone()) {
+      return false;
+    }
+    auto training = torch::jit::toIValue(node->namedInput(flag));
+    return !training || training->toBool();
+  }
+
+  // Gives its very input back when it does not train; its schema does not say so either.
+  static bool is_dropout(c10::Symbol kind) {
+    return kind == c10::aten::dropout || kind == c10::aten::feature_dropout || kind == c10::aten::alpha_dropout ||
+           kind == c10::aten::feature_alpha_dropout;
+  }
+};
+
+inline bool changes_itself(const torch::jit::Module &module) {
+  try {
+    std::shared_ptr<Graph> graph = evaluated(*module.get_method("forward").graph());
+    return Reached().changes(graph->block());
+  } catch (const std::exception &) {
+    return true;
+  }
+}
+
+}  // namespace sconce
