@@ -3,7 +3,12 @@
 //! The values live in one list and refer to each other by number, and nothing here
 //! recurses, so no nesting can overflow a stack: neither reading nor dropping.
 
+mod rules;
+
 use std::collections::HashMap;
+
+use self::rules::width;
+use crate::Limits;
 
 /// What is wanted of a pickle.
 #[derive(Debug, Default)]
@@ -58,10 +63,11 @@ impl Pickle {
 /// Reads a pickle of protocol 2, as `torch.jit.save` writes it.
 ///
 /// # Errors
-/// Where it is cut short, has an opcode that such pickles have not, nests deeper than
-/// `nesting`, or views a tensor storage beyond its end.
-pub(crate) fn read(bytes: &[u8], nesting: usize) -> Result<Pickle, String> {
+/// Where it is cut short, has an opcode or calls a function that such pickles have not, is
+/// larger or nests deeper than the limits, or views a tensor storage beyond its end.
+pub(crate) fn read(bytes: &[u8], limits: &Limits) -> Result<Pickle, String> {
     let mut reader = Reader {
+        limits,
         bytes,
         at: 0,
         stack: vec![],
@@ -71,7 +77,7 @@ pub(crate) fn read(bytes: &[u8], nesting: usize) -> Result<Pickle, String> {
         storages: vec![],
     };
     let root = reader.run()?;
-    reader.check_depth(nesting)?;
+    reader.check_depth(limits.nesting)?;
     let root = match root {
         Value::Node(node) => reader.nodes[node].class.map(|class| reader.texts[class].clone()),
         _ => None,
@@ -80,6 +86,7 @@ pub(crate) fn read(bytes: &[u8], nesting: usize) -> Result<Pickle, String> {
 }
 
 struct Reader<'a> {
+    limits: &'a Limits,
     bytes: &'a [u8],
     at: usize,
     stack: Vec<Value>,
@@ -91,13 +98,14 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn run(&mut self) -> Result<Value, String> {
-        loop {
+        for _ in 0..self.limits.steps {
             let at = self.at;
             match self.byte()? {
                 b'.' => return self.pop(),
                 opcode => self.step(opcode).map_err(|what| format!("at byte {at}: {what}"))?,
             }
         }
+        Err(format!("it has more than {} steps", self.limits.steps))
     }
 
     fn step(&mut self, opcode: u8) -> Result<(), String> {
@@ -109,27 +117,27 @@ impl Reader<'_> {
             b'h' => self.get(1)?,
             b'j' => self.get(4)?,
             b'(' => self.stack.push(Value::Mark),
-            b')' | b']' | b'}' => self.push_node(Node::default()),
+            b')' | b']' | b'}' => self.push_node(Node::default())?,
             b't' => {
                 let items = self.take_to_mark()?;
-                self.push_tuple(items);
+                self.push_tuple(items)?;
             }
             0x85..=0x87 => {
                 let count = usize::from(opcode - 0x84);
                 let from = self.stack.len().checked_sub(count).ok_or("its stack is too short")?;
                 let items = self.stack.split_off(from);
-                self.push_tuple(items);
+                unmarked(&items)?;
+                self.push_tuple(items)?;
             }
             0x81 | b'R' => self.make()?,
             b'X' => self.text(4)?,
-            b'U' => self.text(1)?,
             b'K' => self.integer(1)?,
             b'M' => self.integer(2)?,
             b'J' => self.integer(4)?,
             0x8a => {
                 let length = usize::from(self.byte()?);
-                if length > 8 {
-                    return Err("it has an integer of more than 64 bits".into());
+                if length != 8 {
+                    return Err(format!("it has an integer of {length} bytes, not of 8"));
                 }
                 self.integer(length)?;
             }
@@ -145,13 +153,16 @@ impl Reader<'_> {
             }
             b's' => {
                 let (value, key) = (self.pop()?, self.pop()?);
+                self.check_keys(&[key, value])?;
                 self.fill(&[key, value])?;
             }
             b'u' | b'e' => {
                 let items = self.take_to_mark()?;
+                if opcode == b'u' {
+                    self.check_keys(&items)?;
+                }
                 self.fill(&items)?;
             }
-            b'0' => drop(self.pop()?),
             other => return Err(format!("opcode {other:#04x} does not occur in a TorchScript archive")),
         }
         Ok(())
@@ -167,42 +178,11 @@ impl Reader<'_> {
     /// An object of a class, or the result of calling something; the two look alike.
     fn make(&mut self) -> Result<(), String> {
         let (arguments, callee) = (self.pop()?, self.pop()?);
-        let class = if let Value::Global(text) = callee { Some(text) } else { None };
-        if class.is_some_and(|class| self.texts[class].starts_with("torch._utils _rebuild_tensor")) {
-            self.check_view(arguments)?;
-        }
+        // libtorch calls by number; a number that the pickle made up must not do.
+        let Value::Global(class) = callee else { return Err("what it calls is no function".into()) };
+        self.check_call(class, arguments)?;
         let inside = if let Value::Node(node) = arguments { vec![node] } else { vec![] };
-        self.push_node(Node { class, inside, ..Node::default() });
-        Ok(())
-    }
-
-    /// A tensor must not reach beyond its storage: libtorch would read whatever is there.
-    fn check_view(&self, arguments: Value) -> Result<(), String> {
-        let items = self.items(arguments);
-        let [Value::Node(storage), Value::Int(offset), sizes, strides, ..] = items else { return Ok(()) };
-        let Some(storage) = self.nodes[*storage].storage.map(|at| &self.storages[at]) else { return Ok(()) };
-        let integers = |value: &Value| {
-            self.items(*value)
-                .iter()
-                .map(|item| match item {
-                    Value::Int(number) => u64::try_from(*number).ok(),
-                    _ => None,
-                })
-                .collect::<Option<Vec<u64>>>()
-        };
-        let beyond = || {
-            format!("a tensor reaches beyond its storage `{}` of {} elements", storage.key, storage.elements)
-        };
-        let (sizes, strides) = integers(sizes).zip(integers(strides)).ok_or_else(beyond)?;
-        if sizes.contains(&0) {
-            return Ok(());
-        }
-        let mut last = u64::try_from(*offset).map_err(|_| beyond())?;
-        for (size, stride) in sizes.iter().zip(&strides) {
-            last =
-                (size - 1).checked_mul(*stride).and_then(|step| last.checked_add(step)).ok_or_else(beyond)?;
-        }
-        if last < storage.elements { Ok(()) } else { Err(beyond()) }
+        self.push_node(Node { class: Some(class), inside, ..Node::default() })
     }
 
     fn persistent(&mut self) -> Result<(), String> {
@@ -223,24 +203,27 @@ impl Reader<'_> {
                 .ok_or_else(|| format!("a storage is of type `{class}`, which is not known"))?,
         };
         self.storages.push(storage);
-        self.push_node(Node { storage: Some(self.storages.len() - 1), ..Node::default() });
-        Ok(())
+        self.push_node(Node { storage: Some(self.storages.len() - 1), ..Node::default() })
     }
 
     fn items(&self, value: Value) -> &[Value] {
         if let Value::Node(node) = value { &self.nodes[node].items } else { &[] }
     }
 
-    fn push_tuple(&mut self, items: Vec<Value>) {
+    fn push_tuple(&mut self, items: Vec<Value>) -> Result<(), String> {
         let inside =
             items.iter().filter_map(|item| if let Value::Node(node) = item { Some(*node) } else { None });
         let inside = inside.collect();
-        self.push_node(Node { items, inside, ..Node::default() });
+        self.push_node(Node { items, inside, ..Node::default() })
     }
 
-    fn push_node(&mut self, node: Node) {
+    fn push_node(&mut self, node: Node) -> Result<(), String> {
+        if self.nodes.len() >= self.limits.objects {
+            return Err(format!("it has more than {} objects", self.limits.objects));
+        }
         self.nodes.push(node);
         self.stack.push(Value::Node(self.nodes.len() - 1));
+        Ok(())
     }
 
     /// Puts values into the container on top of the stack.
@@ -300,6 +283,11 @@ impl Reader<'_> {
     fn put(&mut self, width: usize) -> Result<(), String> {
         let key = self.number(width)? as u32;
         let top = self.stack.last().copied().ok_or("its stack is empty")?;
+        unmarked(&[top])?;
+        // libtorch makes room for every number up to this one.
+        if key as usize > self.memo.len() {
+            return Err(format!("it numbers a value {key} where {} is next", self.memo.len()));
+        }
         self.memo.insert(key, top);
         Ok(())
     }
@@ -358,21 +346,18 @@ impl Reader<'_> {
     }
 
     fn pop(&mut self) -> Result<Value, String> {
-        self.stack.pop().ok_or_else(|| "its stack is empty".to_owned())
+        let value = self.stack.pop().ok_or("its stack is empty")?;
+        unmarked(&[value])?;
+        Ok(value)
     }
 }
 
-/// Bytes of one element of a storage class.
-fn width(class: &str) -> Option<u64> {
-    let name = class.strip_prefix("torch ")?.strip_suffix("Storage")?;
-    Some(match name {
-        "Bool" | "Byte" | "Char" | "QInt8" | "QUInt8" | "Untyped" => 1,
-        "Half" | "BFloat16" | "Short" | "UInt16" => 2,
-        "Float" | "Int" | "QInt32" | "UInt32" => 4,
-        "Double" | "Long" | "ComplexFloat" | "UInt64" => 8,
-        "ComplexDouble" => 16,
-        _ => return None,
-    })
+/// libtorch keeps marks apart from values, so a mark taken for a value means two things.
+fn unmarked(values: &[Value]) -> Result<(), String> {
+    if values.iter().any(|value| matches!(value, Value::Mark)) {
+        return Err("it uses a mark as a value".into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

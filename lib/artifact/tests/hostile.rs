@@ -147,7 +147,72 @@ fn a_pickle_a_million_deep_is_refused() {
         deep.push(b'.');
         stored(deep)
     });
+    refused(&file, "objects");
+}
+
+#[test]
+fn a_deep_pickle_of_source_lines_is_refused_before_an_error_needs_it() {
+    let file = rewritten(|name, bytes| {
+        if !name.ends_with(".debug_pkl") {
+            return stored(bytes);
+        }
+        let mut deep = vec![0x80, 2, b')'];
+        deep.extend(std::iter::repeat_n(0x85, 100_000));
+        deep.push(b'.');
+        stored(deep)
+    });
     refused(&file, "nest deeper");
+}
+
+#[test]
+fn a_pickle_that_only_is_long_is_refused_before_it_fills_the_memory() {
+    let file = rewritten(|name, bytes| {
+        if name != "data.pkl" {
+            return stored(bytes);
+        }
+        Some((vec![b')'; 30 << 20], CompressionMethod::Deflated))
+    });
+    refused(&file, "more than 500000 objects");
+}
+
+#[test]
+fn names_that_libtorch_takes_for_others_are_refused() {
+    for (from, to) in [
+        ("code/__torch__.py", "CODE/__torch__.py"),
+        ("code/__torch__.py", "code/__torch__.PY"),
+        ("data.pkl", "Data.pkl"),
+        ("version", "model.json"),
+    ] {
+        refusal(renamed(from, to, false).path());
+    }
+    refused(&renamed("code/__torch__.py", "CODE/__torch__.py", true), "upper and lower case");
+    refused(&renamed("code/__torch__.py", "code/__TORCH__.py", true), "upper and lower case");
+}
+
+/// A good archive with one entry under another name, and `both` for under its own as well.
+fn renamed(from: &str, to: &str, both: bool) -> NamedTempFile {
+    let mut source =
+        ZipArchive::new(File::open(fixture("scripted_flow.pt")).expect("a fixture")).expect("a zip");
+    let target = NamedTempFile::new().expect("a file");
+    let mut writer = ZipWriter::new(target.reopen().expect("a file"));
+    for at in 0..source.len() {
+        let mut entry = source.by_index(at).expect("an entry");
+        let (name, mut bytes) = (entry.name().expect("a name").into_owned(), Vec::new());
+        entry.read_to_end(&mut bytes).expect("readable");
+        let (stem, inner) = name.split_once('/').expect("a stem");
+        let names = match (inner == from, both) {
+            (false, _) => vec![name.clone()],
+            (true, false) => vec![format!("{stem}/{to}")],
+            (true, true) => vec![name.clone(), format!("{stem}/{to}")],
+        };
+        for name in names {
+            let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+            writer.start_file(&name, options).expect("writable");
+            writer.write_all(&bytes).expect("writable");
+        }
+    }
+    writer.finish().expect("writable");
+    target
 }
 
 #[test]
