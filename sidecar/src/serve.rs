@@ -1,58 +1,77 @@
-//! Answers requests: the Open Inference Protocol over HTTP and gRPC, on one port.
+//! Answers requests: the Open Inference Protocol v2 over HTTP and gRPC, on one service.
 //!
-//! HTTP and gRPC are two thin translations onto one [`infer`] request; what it means to
-//! answer one is written once, there.
+//! [`stack`](stack()) lists the whole path of a request. HTTP and gRPC are two thin
+//! translations onto one `Infer`; what it means to answer one is told once, in `infer`.
 
+mod authorise;
+mod describe;
 mod error;
 mod grpc;
 mod http;
-pub mod infer;
-mod metadata;
+mod infer;
+mod inputs;
+mod measure;
+mod raw;
+mod run;
 mod stack;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
-pub use self::{error::ServeError, stack::stack};
-use crate::{engine::Pool, models::live::Live};
+pub use self::{run::Run, stack::stack};
+use crate::models::live::Live;
 
-/// What serving is told.
+/// What can be set about serving.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where a model's name without a namespace is looked up.
+    /// Where a model named without a namespace is looked for.
     pub namespace: String,
-    /// The largest request body.
+    /// Largest request, in bytes; a larger one is refused before all of it is read.
     pub max_body_bytes: usize,
-    /// How many requests may be in hand at once; more are refused.
+    /// Most requests at a time, over all connections; one more is refused at once.
     pub max_in_flight: usize,
-    /// What the models are run by, in the protocol's words.
+    /// What the server calls itself in its metadata.
+    pub server_name: String,
+    /// Its version there.
+    pub server_version: String,
+    /// What runs the models, by the protocol's name for it.
     pub platform: &'static str,
 }
 
-/// What every handler reads.
+/// Whether the process itself is fit to serve: it has an identity, and it is not stopping.
+pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// What every request is answered from. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Server {
-    config: Arc<Config>,
+struct Server(Arc<Parts>);
+
+struct Parts {
+    config: Config,
     live: Live,
-    pool: Pool,
-    /// Whether the process as a whole is ready.
-    ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    runner: Box<dyn Run>,
+    ready: Ready,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            namespace: "default".into(),
+            namespace: "default".to_owned(),
             max_body_bytes: 64 << 20,
-            max_in_flight: 4096,
+            max_in_flight: 1024,
+            server_name: "sconce".to_owned(),
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
             platform: "pytorch_torchscript",
         }
     }
 }
 
 impl Server {
-    /// Ready means that predictions can be answered: an identity, and the models settled
-    /// at least once. A model that loads later makes nothing unready.
+    /// Whether the process is fit to serve.
+    ///
+    /// Models have a probe each. One that cannot answer must not take every pod out of
+    /// service, and with it the models that can.
     fn is_ready(&self) -> bool {
-        (self.ready)()
+        (self.0.ready)()
     }
 }

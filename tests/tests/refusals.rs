@@ -83,7 +83,7 @@ async fn a_version_that_is_no_good_is_refused_alone() {
     unfit["inputs"][0]["data"] = serde_json::json!(vec![0.5; 32]);
     let reply = client.send("POST", &sidecar.infer("digits"), Some(&unfit)).await.expect("answered");
     let why = reply.json["error"].as_str().unwrap_or_default().to_owned();
-    assert!(reply.status == 400 && why.contains("[-1,64]"), "{} {why}", reply.status);
+    assert!(reply.status == 400 && why.contains("[-1, 64]"), "{} {why}", reply.status);
     plane.stop().await;
     sidecar.stop().await;
 }

@@ -1,92 +1,124 @@
-//! Every way a request can fail, and the one table of what each is on the wire.
+//! Why a request is not answered, and what that is in HTTP and in gRPC.
 
-use ::http::StatusCode;
 use axum::{
-    Json,
+    body::Body,
     response::{IntoResponse, Response},
 };
+use http::{HeaderValue, StatusCode, header};
 use tonic::Code;
 
+use super::measure::Protocol;
 use crate::engine::{EngineError, RunError};
 
-/// Why a request was not answered.
+/// Why a request is not answered. The message is what the caller reads.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The request breaks the protocol or does not suit the model.
+pub(super) enum ServeError {
+    #[error("model `{0}` is not served here")]
+    UnknownModel(String),
+    #[error("model `{model}` has no version `{version}` here")]
+    UnknownVersion { model: String, version: String },
+    #[error("version `{version}` of model `{model}` is not ready: {reason}")]
+    VersionNotReady { model: String, version: String, reason: String },
+    #[error("model `{model}` is not ready: {reason}")]
+    ModelNotReady { model: String, reason: String },
     #[error("{0}")]
-    Invalid(String),
-    /// There is no such model, version or path.
-    #[error("{0}")]
-    NotFound(String),
-    /// It exists, and cannot answer now.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Too much is waiting already.
+    Malformed(String),
+    #[error("model `{model}`, version `{version}`: {reason}")]
+    Input { model: String, version: String, reason: String },
+    #[error("the request is larger than the {limit} bytes that this server accepts")]
+    TooLarge { limit: usize },
+    #[error("content encoding {0:?} is not supported; send the body as it is")]
+    Encoding(String),
+    #[error("Not Found")]
+    UnknownPath,
+    #[error("Method Not Allowed")]
+    WrongMethod,
+    #[error("gRPC needs HTTP/2, and this request came over {0:?}")]
+    GrpcVersion(http::Version),
+    #[error("a client certificate is needed to call this server")]
+    Unauthenticated,
     #[error("the server is overloaded; try again shortly")]
     Overloaded,
-    /// The caller may not do this.
-    #[error("{0}")]
-    Denied(String),
-    /// The body is larger than allowed.
-    #[error("{0}")]
-    TooLarge(String),
-    /// What is asked for is not supported.
-    #[error("{0}")]
-    Unsupported(String),
-    /// The path exists with another method.
-    #[error("this path does not take that method")]
-    Method,
-    /// The model's own code failed.
-    #[error("{0}")]
-    Model(String),
+    #[error("the server is stopping")]
+    Stopping,
+    #[error("model `{model}`, version `{version}`: {reason}")]
+    Model { model: String, version: String, reason: String },
+    #[error("the server failed on this request")]
+    Panicked,
 }
 
 impl ServeError {
-    fn row(&self) -> (&'static str, StatusCode, Code) {
-        match self {
-            Self::Invalid(_) => ("invalid", StatusCode::BAD_REQUEST, Code::InvalidArgument),
-            Self::NotFound(_) => ("not_found", StatusCode::NOT_FOUND, Code::NotFound),
-            Self::Unavailable(_) => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
-            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, Code::ResourceExhausted),
-            Self::Denied(_) => ("denied", StatusCode::FORBIDDEN, Code::PermissionDenied),
-            Self::TooLarge(_) => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted),
-            Self::Unsupported(_) => ("unsupported", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
-            Self::Method => ("method", StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),
-            Self::Model(_) => ("model", StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
-        }
-    }
-
-    /// The label that metrics carry.
-    pub fn label(&self) -> &'static str {
-        self.row().0
-    }
-}
-
-impl From<RunError> for ServeError {
-    fn from(error: RunError) -> Self {
+    /// What running a version ran into.
+    pub(super) fn ran(error: RunError, model: &str, version: &str) -> Self {
+        let (model, version) = (model.to_owned(), version.to_owned());
         match error {
             RunError::Overloaded => Self::Overloaded,
-            RunError::Stopping => Self::Unavailable("the server is stopping".into()),
-            RunError::Engine(EngineError::Input(text)) => Self::Invalid(text),
-            RunError::Engine(error) => Self::Model(error.to_string()),
+            RunError::Stopping => Self::Stopping,
+            RunError::Engine(EngineError::Input(reason)) => Self::Input { model, version, reason },
+            RunError::Engine(
+                error @ (EngineError::Model(_) | EngineError::Output(_) | EngineError::Load(_)),
+            ) => Self::Model { model, version, reason: error.to_string() },
         }
     }
-}
 
-impl IntoResponse for ServeError {
-    fn into_response(self) -> Response {
-        let (_, status, _) = self.row();
-        let mut response = (status, Json(serde_json::json!({ "error": self.to_string() }))).into_response();
-        if matches!(self, Self::Overloaded) {
-            response.headers_mut().insert(::http::header::RETRY_AFTER, ::http::HeaderValue::from_static("1"));
+    /// The table: metric label, HTTP status, gRPC code.
+    fn row(&self) -> (&'static str, StatusCode, Code) {
+        match self {
+            Self::UnknownModel(_) => ("unknown_model", StatusCode::NOT_FOUND, Code::NotFound),
+            Self::UnknownVersion { .. } => ("unknown_version", StatusCode::NOT_FOUND, Code::NotFound),
+            Self::VersionNotReady { .. } => {
+                ("version_not_ready", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
+            }
+            Self::ModelNotReady { .. } => {
+                ("model_not_ready", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
+            }
+            Self::Malformed(_) => ("malformed", StatusCode::BAD_REQUEST, Code::InvalidArgument),
+            Self::Input { .. } => ("input", StatusCode::BAD_REQUEST, Code::InvalidArgument),
+            Self::TooLarge { .. } => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, Code::OutOfRange),
+            Self::Encoding(_) => ("encoding", StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unimplemented),
+            Self::UnknownPath => ("unknown_path", StatusCode::NOT_FOUND, Code::Unimplemented),
+            Self::WrongMethod => ("wrong_method", StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),
+            Self::GrpcVersion(_) => {
+                ("grpc_version", StatusCode::HTTP_VERSION_NOT_SUPPORTED, Code::Unimplemented)
+            }
+            Self::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED, Code::Unauthenticated),
+            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+            Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+            Self::Model { .. } => ("model", StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
+            Self::Panicked => ("panicked", StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
         }
-        response
+    }
+
+    /// The value of the `outcome` label: bounded, whatever callers send.
+    pub(super) fn label(&self) -> &'static str {
+        self.row().0
+    }
+
+    /// The whole reply, in the words of the protocol that the caller speaks.
+    pub(super) fn reply(self, protocol: Protocol) -> Response {
+        match protocol {
+            Protocol::Http => self.into_response(),
+            Protocol::Grpc => tonic::Status::from(self).into_http::<Body>(),
+        }
     }
 }
 
 impl From<ServeError> for tonic::Status {
     fn from(error: ServeError) -> Self {
-        let (_, _, code) = error.row();
-        tonic::Status::new(code, error.to_string())
+        Self::new(error.row().2, error.to_string())
+    }
+}
+
+impl IntoResponse for ServeError {
+    fn into_response(self) -> Response {
+        let body = axum::Json(serde_json::json!({ "error": self.to_string() }));
+        let mut response = (self.row().1, body).into_response();
+        if matches!(self, Self::Overloaded) {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if matches!(self, Self::Encoding(_)) {
+            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        response
     }
 }

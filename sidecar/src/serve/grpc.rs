@@ -1,30 +1,56 @@
-//! The Open Inference Protocol over gRPC.
+//! The protocol over gRPC, with gRPC's own health and reflection services.
 
 mod contents;
+mod health;
 
-use sconce_proto::inference::{
-    ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest,
-    ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-    ServerReadyRequest, ServerReadyResponse,
-    grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
-    model_metadata_response::TensorMetadata,
+use std::collections::HashMap;
+
+use axum::Router;
+use sconce_catalog::Datatype;
+use sconce_proto::{
+    FILE_DESCRIPTOR_SET,
+    inference::{
+        ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
+        ModelReadyRequest, ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+        ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+        grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
+        model_infer_response::InferOutputTensor,
+        model_metadata_response::TensorMetadata,
+    },
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, metadata::MetadataValue, service::Routes};
+use tonic_health::pb::health_server::HealthServer;
 
-use super::{Server, metadata};
+use super::{
+    Server,
+    describe::{EXTENSIONS, TensorDescription},
+    error::ServeError,
+    http::{PIN, VERSION, pinned},
+    infer::{Answer, Infer, Inputs},
+    measure::{Measure, Protocol},
+    raw,
+};
 
-pub(super) fn service(server: Server) -> GrpcInferenceServiceServer<Grpc> {
-    let limit = server.config.max_body_bytes;
-    GrpcInferenceServiceServer::new(Grpc(server))
-        // tonic's default of 4 MiB is less than one image batch.
-        .max_decoding_message_size(limit)
-        .max_encoding_message_size(usize::MAX)
+/// Every gRPC method.
+pub(super) fn routes(server: Server) -> Router {
+    let inference = GrpcInferenceServiceServer::new(Inference(server.clone()))
+        .max_decoding_message_size(server.0.config.max_body_bytes)
+        // A model's answer is as large as it is.
+        .max_encoding_message_size(usize::MAX);
+    let routes = Routes::new(inference).add_service(HealthServer::new(health::Probe(server)));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors were made by the compiler that made the code");
+    // tonic's own fallback would answer every unknown path, HTTP's too.
+    routes.add_service(reflection).into_axum_router().reset_fallback()
 }
 
-pub(super) struct Grpc(Server);
+struct Inference(Server);
 
 #[tonic::async_trait]
-impl GrpcInferenceService for Grpc {
+impl GrpcInferenceService for Inference {
     async fn server_live(
         &self,
         _: Request<ServerLiveRequest>,
@@ -44,18 +70,24 @@ impl GrpcInferenceService for Grpc {
         request: Request<ModelReadyRequest>,
     ) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version } = request.into_inner();
-        let ready = self.0.is_model_ready(&name, pin(&version))?;
-        Ok(Response::new(ModelReadyResponse { ready }))
+        match self.0.check_ready(&name, some(version).as_deref()) {
+            Ok(()) => Ok(Response::new(ModelReadyResponse { ready: true })),
+            Err(ServeError::VersionNotReady { .. } | ServeError::ModelNotReady { .. }) => {
+                Ok(Response::new(ModelReadyResponse { ready: false }))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn server_metadata(
         &self,
         _: Request<ServerMetadataRequest>,
     ) -> Result<Response<ServerMetadataResponse>, Status> {
+        let config = &self.0.0.config;
         Ok(Response::new(ServerMetadataResponse {
-            name: metadata::SERVER_NAME.into(),
-            version: metadata::SERVER_VERSION.into(),
-            extensions: metadata::EXTENSIONS.iter().map(|name| (*name).to_owned()).collect(),
+            name: config.server_name.clone(),
+            version: config.server_version.clone(),
+            extensions: EXTENSIONS.iter().map(|name| (*name).to_owned()).collect(),
         }))
     }
 
@@ -64,19 +96,22 @@ impl GrpcInferenceService for Grpc {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
-        let about = self.0.metadata(&name, pin(&version))?;
-        let tensor = |t: metadata::TensorMetadata| TensorMetadata {
-            name: t.name,
-            datatype: t.datatype.to_owned(),
-            shape: t.shape,
+        let described = self.0.describe(&name, some(version).as_deref())?;
+        let tensors = |fields: Vec<TensorDescription>| {
+            let tensor = |TensorDescription { name, datatype, shape }| TensorMetadata {
+                name,
+                datatype: String::from(datatype),
+                shape,
+            };
+            fields.into_iter().map(tensor).collect()
         };
         Ok(Response::new(ModelMetadataResponse {
-            name: about.name,
-            versions: about.versions,
-            platform: about.platform.to_owned(),
-            inputs: about.inputs.into_iter().map(tensor).collect(),
-            outputs: about.outputs.into_iter().map(tensor).collect(),
-            properties: Default::default(),
+            name: described.name,
+            versions: described.versions,
+            platform: described.platform.to_owned(),
+            inputs: tensors(described.inputs),
+            outputs: tensors(described.outputs),
+            properties: HashMap::new(),
         }))
     }
 
@@ -84,23 +119,84 @@ impl GrpcInferenceService for Grpc {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let pinned =
-            request.metadata().get("x-sconce-pin").and_then(|pin| pin.to_str().ok()).map(str::to_owned);
-        let request = request.into_inner();
-        let (model, id) = (request.model_name.clone(), request.id.clone());
-        let mut infer = contents::read(request)?;
-        infer.pin = infer.pin.or(pinned);
-        let answer = self.0.infer(infer).await?;
-        let version = answer.version.to_string();
-        let mut response = Response::new(contents::write(model, id, answer));
-        if let Ok(value) = version.parse() {
-            response.metadata_mut().insert("x-sconce-version", value);
-        }
-        Ok(response)
+        let mut measure = Measure::begin(Protocol::Grpc);
+        let result = match read(request) {
+            Ok(infer) => self.0.infer(infer, &mut measure).await,
+            Err(error) => Err(error),
+        };
+        measure.ended(&result);
+        Ok(write(result?))
     }
 }
 
-/// In these messages no version is an empty one.
-fn pin(version: &str) -> Option<&str> {
-    Some(version).filter(|version| !version.is_empty())
+/// protobuf's empty text is what nobody wrote.
+fn some(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
+    let pin = request.metadata().get(PIN).map(|value| value.to_str());
+    let pin = pin
+        .transpose()
+        .map_err(|_| ServeError::Malformed(format!("the metadata {PIN} is not text")))?
+        .map(str::to_owned);
+    let message = request.into_inner();
+    let (given, raw) = (message.inputs.len(), message.raw_input_contents.len());
+    if raw > 0 && raw != given {
+        return Err(ServeError::Malformed(format!(
+            "there are {given} inputs and {raw} raw_input_contents; send one for each input, or none"
+        )));
+    }
+    let mut raws = message.raw_input_contents.into_iter();
+    let mut inputs = Vec::with_capacity(given);
+    for input in message.inputs {
+        let named = |reason: String| ServeError::Malformed(format!("input `{}`: {reason}", input.name));
+        let datatype: Datatype = input
+            .datatype
+            .parse()
+            .map_err(|error: sconce_catalog::UnknownDatatype| named(error.to_string()))?;
+        let tensor = match (raws.next(), input.contents) {
+            (Some(_), Some(contents)) if !contents::is_empty(&contents) => {
+                Err("it has both `contents` and raw_input_contents".to_owned())
+            }
+            (Some(bytes), _) => raw::decode(datatype, &input.shape, bytes),
+            (None, contents) => contents::decode(datatype, &input.shape, contents.unwrap_or_default()),
+        };
+        let tensor = tensor.map_err(named)?;
+        inputs.push((input.name, tensor));
+    }
+    Ok(Infer {
+        model: message.model_name,
+        pin: pinned(some(message.model_version), pin.as_deref())?,
+        id: some(message.id),
+        inputs: Inputs::Named(inputs),
+        outputs: message.outputs.into_iter().map(|output| output.name).collect(),
+    })
+}
+
+fn write(answer: Answer) -> Response<ModelInferResponse> {
+    let version = answer.version.to_string();
+    let mut reply = ModelInferResponse {
+        model_name: answer.model,
+        model_version: version.clone(),
+        id: answer.id.unwrap_or_default(),
+        ..Default::default()
+    };
+    for output in answer.outputs {
+        let sizes = output.tensor.shape.iter();
+        reply.outputs.push(InferOutputTensor {
+            name: output.name.to_string(),
+            datatype: output.tensor.datatype.name().to_owned(),
+            // A size that exists in memory.
+            shape: sizes.map(|size| i64::try_from(*size).unwrap_or(i64::MAX)).collect(),
+            ..Default::default()
+        });
+        // Always raw: clients read nothing else reliably.
+        reply.raw_output_contents.push(raw::encode(output.tensor.data));
+    }
+    let mut response = Response::new(reply);
+    if let Ok(value) = MetadataValue::try_from(version) {
+        response.metadata_mut().insert(VERSION, value);
+    }
+    response
 }

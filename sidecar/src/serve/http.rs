@@ -1,126 +1,150 @@
-//! The Open Inference Protocol over HTTP.
-//!
-//! Paths and bodies: kserve/open-inference-protocol `inference_rest.md`. Where servers
-//! differ, the answer is one that each of their clients accepts.
+//! The protocol over HTTP: paths and headers. Bodies are read in `request`, written in `reply`.
 
-mod elements;
+mod data;
+mod frames;
+mod numbers;
+mod reply;
 mod request;
-mod response;
 
-pub(super) use self::{
-    request::{check, from_binary},
-    response::to_binary,
-};
-
-use ::http::{HeaderMap, StatusCode};
 use axum::{
     Json, Router,
-    body::Bytes,
-    extract::{Path, State, rejection::BytesRejection},
-    response::{IntoResponse, Response},
+    extract::{FromRequestParts, Path, State, rejection::BytesRejection},
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header, request::Parts};
 use serde_json::json;
 
-use super::{ServeError, Server, metadata};
+use super::{
+    Server,
+    describe::{Description, EXTENSIONS},
+    error::ServeError,
+    measure::{Measure, Protocol},
+};
 
-/// A model's name and, in longer paths, a version.
-type Target = (String, Option<String>);
+/// Bytes of a body's JSON part; there only where a binary part follows.
+const JSON_LENGTH: &str = "inference-header-content-length";
+/// Names the version that answered.
+pub(super) const VERSION: &str = "x-sconce-version";
+/// Names the version that must answer.
+pub(super) const PIN: &str = "x-sconce-pin";
 
-pub(super) fn router(server: Server) -> Router {
-    let one = |path: &'static str| format!("/v2/models/{{model}}{path}");
-    let versioned = |path: &'static str| format!("/v2/models/{{model}}/versions/{{version}}{path}");
-    let model = get(async |State(server), Path(model): Path<String>| describe(&server, (model, None)));
-    let version =
-        get(async |State(server), Path((m, v)): Path<(String, String)>| describe(&server, (m, Some(v))));
-    let ready = get(async |State(server), Path(model): Path<String>| model_ready(&server, (model, None)));
-    let version_ready =
-        get(async |State(server), Path((m, v)): Path<(String, String)>| model_ready(&server, (m, Some(v))));
-    let infer = post(async |State(server), Path(model): Path<String>, headers, body| {
-        run(&server, (model, None), headers, body).await
-    });
-    let version_infer = post(async |State(server), Path((m, v)): Path<(String, String)>, headers, body| {
-        run(&server, (m, Some(v)), headers, body).await
-    });
+/// Every path under `/v2`.
+pub(super) fn routes(server: Server) -> Router {
     Router::new()
-        .route("/v2", get(about))
-        .route("/v2/health/live", get(async || Json(json!({ "live": true }))))
-        .route(
-            "/v2/health/ready",
-            get(async |State(server): State<Server>| health("ready", server.is_ready(), json!({}))),
-        )
-        .route("/v2/models", get(list))
-        .route(&one(""), model)
-        .route(&one("/ready"), ready)
-        .route(&one("/infer"), infer)
-        .route(&versioned(""), version)
-        .route(&versioned("/ready"), version_ready)
-        .route(&versioned("/infer"), version_infer)
-        .method_not_allowed_fallback(async || ServeError::Method)
+        .route("/v2", get(metadata))
+        .route("/v2/health/live", get(live))
+        .route("/v2/health/ready", get(ready))
+        .route("/v2/models", get(models))
+        .route("/v2/models/{model}", get(model))
+        .route("/v2/models/{model}/ready", get(model_ready))
+        .route("/v2/models/{model}/infer", post(infer))
+        .route("/v2/models/{model}/versions/{version}", get(model))
+        .route("/v2/models/{model}/versions/{version}/ready", get(model_ready))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer))
         .with_state(server)
 }
 
-async fn about() -> impl IntoResponse {
-    Json(json!({
-        "name": metadata::SERVER_NAME,
-        "version": metadata::SERVER_VERSION,
-        "extensions": metadata::EXTENSIONS,
-    }))
+/// The model and the version that a request names.
+struct Target {
+    model: String,
+    version: Option<String>,
 }
 
-async fn list(State(server): State<Server>) -> impl IntoResponse {
-    let names: Vec<String> = server.live.snapshot().models.keys().map(ToString::to_string).collect();
-    Json(json!({ "models": names }))
+#[derive(serde::Deserialize)]
+struct Segments {
+    model: String,
+    #[serde(default)]
+    version: Option<String>,
 }
 
-fn health(key: &str, healthy: bool, mut body: serde_json::Value) -> Response {
-    body[key] = healthy.into();
-    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(body)).into_response()
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = ServeError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServeError> {
+        let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
+            .await
+            .map_err(|error| ServeError::Malformed(format!("the path cannot be read: {error}")))?;
+        let pin = match parts.headers.get(PIN) {
+            None => None,
+            Some(value) => Some(
+                value.to_str().map_err(|_| ServeError::Malformed(format!("the header {PIN} is not text")))?,
+            ),
+        };
+        Ok(Self { model, version: pinned(version, pin)? })
+    }
 }
 
-fn describe(server: &Server, (model, version): Target) -> Result<Response, ServeError> {
-    let about = server.metadata(&model, version.as_deref())?;
-    Ok(Json(json!({
-        "name": about.name,
-        "versions": about.versions,
-        "platform": about.platform,
-        "inputs": about.inputs,
-        "outputs": about.outputs,
-    }))
-    .into_response())
+/// The one version that a request's two places for it name.
+pub(super) fn pinned(version: Option<String>, pin: Option<&str>) -> Result<Option<String>, ServeError> {
+    match (version, pin) {
+        (Some(version), Some(pin)) if version != pin => Err(ServeError::Malformed(format!(
+            "the request names version `{version}`, and its {PIN} version `{pin}`"
+        ))),
+        (None, Some(pin)) => Ok(Some(pin.to_owned())),
+        (version, _) => Ok(version),
+    }
 }
 
-fn model_ready(server: &Server, (model, version): Target) -> Result<Response, ServeError> {
-    let ready = server.is_model_ready(&model, version.as_deref())?;
-    Ok(health("ready", ready, json!({ "name": model })))
+async fn metadata(State(server): State<Server>) -> Response {
+    let config = &server.0.config;
+    let body =
+        json!({ "name": config.server_name, "version": config.server_version, "extensions": EXTENSIONS });
+    Json(body).into_response()
 }
 
-async fn run(
-    server: &Server,
-    (model, version): Target,
+async fn live(State(server): State<Server>) -> Response {
+    Json(json!({ "live": true, "ready": server.is_ready() })).into_response()
+}
+
+async fn ready(State(server): State<Server>) -> Response {
+    let ready = server.is_ready();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "live": true, "ready": ready }))).into_response()
+}
+
+async fn models(State(server): State<Server>) -> Response {
+    Json(json!({ "models": server.models() })).into_response()
+}
+
+async fn model(State(server): State<Server>, target: Target) -> Result<Json<Description>, ServeError> {
+    server.describe(&target.model, target.version.as_deref()).map(Json)
+}
+
+async fn model_ready(State(server): State<Server>, target: Target) -> Result<Response, ServeError> {
+    server.check_ready(&target.model, target.version.as_deref())?;
+    Ok(Json(json!({ "name": target.model, "ready": true })).into_response())
+}
+
+async fn infer(
+    State(server): State<Server>,
+    target: Target,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ServeError> {
-    let limit = server.config.max_body_bytes;
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            ServeError::TooLarge(format!("the body is larger than {limit} bytes"))
-        }
-        _ => ServeError::Invalid(format!("the body did not arrive whole: {rejection}")),
+    let mut measure = Measure::begin(Protocol::Http);
+    let result = answer(&server, target, &headers, body, &mut measure).await;
+    measure.ended(&result);
+    result
+}
+
+async fn answer(
+    server: &Server,
+    target: Target,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    measure: &mut Measure,
+) -> Result<Response, ServeError> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|value| *value != "identity") {
+        return Err(ServeError::Encoding(String::from_utf8_lossy(encoding.as_bytes()).into_owned()));
+    }
+    let body = body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ServeError::TooLarge { limit: server.0.config.max_body_bytes },
+        _ => ServeError::Malformed(format!("the body cannot be read: {}", error.body_text())),
     })?;
-    let (mut infer, form) = request::read(&headers, body)?;
-    infer.pin = match (version, headers.get("x-sconce-pin")) {
-        (Some(version), _) => Some(version),
-        (None, Some(pin)) => {
-            let text =
-                pin.to_str().map_err(|_| ServeError::Invalid("the header x-sconce-pin is no text".into()))?;
-            Some(text.to_owned())
-        }
-        (None, None) => None,
-    };
-    infer.model = model.clone();
-    let id = infer.id.clone();
-    let answer = server.infer(infer).await?;
-    response::write(&model, &id, answer, &form)
+    let (infer, forms) = request::read(target.model, target.version, headers.get(JSON_LENGTH), body)
+        .map_err(ServeError::Malformed)?;
+    let answer = server.infer(infer, measure).await?;
+    reply::write(answer, &forms).map_err(ServeError::Malformed)
 }

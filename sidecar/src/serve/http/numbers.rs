@@ -1,0 +1,128 @@
+//! Elements of tensors to and from the numbers of JSON. Nothing is rounded into another value.
+
+use std::io::Write as _;
+
+use sconce_catalog::Datatype;
+
+/// A scalar of JSON that is no string.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Number {
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+}
+
+/// Appends one element.
+pub(super) fn put(out: &mut Vec<u8>, datatype: Datatype, number: Number) -> Result<(), String> {
+    match datatype {
+        Datatype::Bool => match number {
+            Number::Bool(value) => out.push(u8::from(value)),
+            Number::Unsigned(_) | Number::Signed(_) | Number::Float(_) => {
+                return Err(misfit(datatype, number));
+            }
+        },
+        Datatype::Uint8 => out.extend(integer::<u8>(datatype, number)?.to_le_bytes()),
+        Datatype::Uint16 => out.extend(integer::<u16>(datatype, number)?.to_le_bytes()),
+        Datatype::Uint32 => out.extend(integer::<u32>(datatype, number)?.to_le_bytes()),
+        Datatype::Uint64 => out.extend(integer::<u64>(datatype, number)?.to_le_bytes()),
+        Datatype::Int8 => out.extend(integer::<i8>(datatype, number)?.to_le_bytes()),
+        Datatype::Int16 => out.extend(integer::<i16>(datatype, number)?.to_le_bytes()),
+        Datatype::Int32 => out.extend(integer::<i32>(datatype, number)?.to_le_bytes()),
+        Datatype::Int64 => out.extend(integer::<i64>(datatype, number)?.to_le_bytes()),
+        Datatype::Fp32 => {
+            let wide = float(datatype, number)?;
+            let narrow = wide as f32;
+            if wide.is_finite() && narrow.is_infinite() {
+                return Err(misfit(datatype, number));
+            }
+            out.extend(narrow.to_le_bytes());
+        }
+        Datatype::Fp64 => out.extend(float(datatype, number)?.to_le_bytes()),
+        Datatype::Fp16 | Datatype::Bf16 | Datatype::Bytes => return Err(misfit(datatype, number)),
+    }
+    Ok(())
+}
+
+fn integer<T: TryFrom<u64> + TryFrom<i64>>(datatype: Datatype, number: Number) -> Result<T, String> {
+    let value = match number {
+        Number::Unsigned(value) => T::try_from(value).ok(),
+        Number::Signed(value) => T::try_from(value).ok(),
+        Number::Bool(_) | Number::Float(_) => None,
+    };
+    value.ok_or_else(|| misfit(datatype, number))
+}
+
+fn float(datatype: Datatype, number: Number) -> Result<f64, String> {
+    match number {
+        Number::Unsigned(value) => Ok(value as f64),
+        Number::Signed(value) => Ok(value as f64),
+        Number::Float(value) => Ok(value),
+        Number::Bool(_) => Err(misfit(datatype, number)),
+    }
+}
+
+fn misfit(datatype: Datatype, number: Number) -> String {
+    let name = datatype.name();
+    match number {
+        Number::Bool(value) => format!("{value} is no {name}"),
+        Number::Unsigned(value) => format!("{value} is no {name}"),
+        Number::Signed(value) => format!("{value} is no {name}"),
+        Number::Float(value) => format!("{value:?} is no {name}"),
+    }
+}
+
+/// Appends all elements of a fixed width with commas between. `false` where JSON has no form
+/// for them.
+pub(super) fn write(out: &mut Vec<u8>, datatype: Datatype, bytes: &[u8]) -> bool {
+    match datatype {
+        Datatype::Bool => each(out, bytes, |out, [byte]| plain(out, byte != 0)),
+        Datatype::Uint8 => each(out, bytes, |out, b| plain(out, u8::from_le_bytes(b))),
+        Datatype::Uint16 => each(out, bytes, |out, b| plain(out, u16::from_le_bytes(b))),
+        Datatype::Uint32 => each(out, bytes, |out, b| plain(out, u32::from_le_bytes(b))),
+        Datatype::Uint64 => each(out, bytes, |out, b| plain(out, u64::from_le_bytes(b))),
+        Datatype::Int8 => each(out, bytes, |out, b| plain(out, i8::from_le_bytes(b))),
+        Datatype::Int16 => each(out, bytes, |out, b| plain(out, i16::from_le_bytes(b))),
+        Datatype::Int32 => each(out, bytes, |out, b| plain(out, i32::from_le_bytes(b))),
+        Datatype::Int64 => each(out, bytes, |out, b| plain(out, i64::from_le_bytes(b))),
+        Datatype::Fp32 => each(out, bytes, |out, b| {
+            let value = f32::from_le_bytes(b);
+            // `Debug` is the shortest text that reads back as the same number, as is JSON's.
+            if value.is_finite() { debug(out, value) } else { odd(out, value.into()) }
+        }),
+        Datatype::Fp64 => each(out, bytes, |out, b| {
+            let value = f64::from_le_bytes(b);
+            if value.is_finite() { debug(out, value) } else { odd(out, value) }
+        }),
+        Datatype::Fp16 | Datatype::Bf16 | Datatype::Bytes => return false,
+    }
+    true
+}
+
+fn each<const N: usize>(out: &mut Vec<u8>, bytes: &[u8], mut put: impl FnMut(&mut Vec<u8>, [u8; N])) {
+    for (at, element) in bytes.as_chunks::<N>().0.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        put(out, *element);
+    }
+}
+
+fn plain(out: &mut Vec<u8>, value: impl std::fmt::Display) {
+    // Writing to a `Vec` cannot fail.
+    let _ = write!(out, "{value}");
+}
+
+fn debug(out: &mut Vec<u8>, value: impl std::fmt::Debug) {
+    let _ = write!(out, "{value:?}");
+}
+
+/// Not JSON, but what Triton sends and Python's `json` reads.
+fn odd(out: &mut Vec<u8>, value: f64) {
+    let name: &[u8] = match (value.is_nan(), value > 0.0) {
+        (true, _) => b"NaN",
+        (false, true) => b"Infinity",
+        (false, false) => b"-Infinity",
+    };
+    out.extend_from_slice(name);
+}
