@@ -5,6 +5,7 @@ mod error;
 mod registry;
 mod rest;
 mod sidecars;
+mod tokens;
 mod wire;
 
 use axum::{
@@ -57,7 +58,12 @@ pub(crate) fn service(
         Ok(reflection) => routes = routes.add_service(reflection),
         Err(error) => tracing::error!(%error, "gRPC reflection is off: its descriptors are not valid"),
     }
-    let router: Router = routes.into_axum_router().reset_fallback().merge(rest).fallback(unknown);
+    let router: Router = routes
+        .into_axum_router()
+        .reset_fallback()
+        .merge(rest)
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method);
     router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new))
 }
 
@@ -68,4 +74,9 @@ async fn unknown(request: Request<axum::body::Body>) -> Response {
             .into_http();
     }
     (StatusCode::NOT_FOUND, axum::Json(serde_json::json!({ "error": "Not Found" }))).into_response()
+}
+
+async fn wrong_method(method: http::Method) -> Response {
+    let error = format!("this path does not take {method}; the API is described at /api/v1/openapi.json");
+    (StatusCode::METHOD_NOT_ALLOWED, axum::Json(serde_json::json!({ "error": error }))).into_response()
 }

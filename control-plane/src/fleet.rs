@@ -105,36 +105,81 @@ fn status(report: Report) -> SidecarStatus {
     }
 }
 
-/// Versions that became ready or were rejected between two reports.
+/// Versions that became ready, were rejected or went away between two reports.
 fn news(sidecar: &str, before: &SidecarStatus, after: &SidecarStatus) -> Vec<Event> {
-    let was = |version: &VersionStatus| {
+    let find = |status: &SidecarStatus, version: &VersionStatus| {
         let same = |other: &&VersionStatus| other.model == version.model && other.version == version.version;
-        before.versions.iter().find(same).map(VersionStatus::state)
+        status.versions.iter().find(same).map(VersionStatus::state)
     };
-    let changed = after.versions.iter().filter(|version| was(version) != Some(version.state()));
-    let event = |version: &VersionStatus| {
-        let (kind, message) = match version.state() {
+    let changed = after.versions.iter().filter(|version| find(before, version) != Some(version.state()));
+    let told = changed.filter_map(|version| {
+        let name = format!("{}:{}", version.model, version.version);
+        match version.state() {
             VersionState::Ready => {
-                ("version.ready", format!("{}:{} is ready on {sidecar}", version.model, version.version))
+                Some(event("version.ready", sidecar, version, format!("{name} is ready on {sidecar}")))
             }
-            VersionState::Rejected => (
-                "version.rejected",
-                format!(
-                    "{}:{} was rejected by {sidecar}: {}",
-                    version.model, version.version, version.reason
-                ),
-            ),
-            VersionState::Unspecified | VersionState::Loading | VersionState::Retired => return None,
+            VersionState::Rejected => {
+                let message = format!("{name} was rejected by {sidecar}: {}", version.reason);
+                Some(event("version.rejected", sidecar, version, message))
+            }
+            VersionState::Unspecified | VersionState::Loading => None,
+        }
+    });
+    // A report is always complete, so what it leaves out has been let go.
+    let gone = before.versions.iter().filter(|version| find(after, version).is_none());
+    let gone = gone.map(|version| {
+        let message = format!("{}:{} is no longer on {sidecar}", version.model, version.version);
+        event("version.retired", sidecar, version, message)
+    });
+    told.chain(gone).collect()
+}
+
+fn event(kind: &str, sidecar: &str, version: &VersionStatus, message: String) -> Event {
+    Event {
+        at_ms: now_ms(),
+        kind: kind.into(),
+        model: version.model.clone(),
+        version: version.version.clone(),
+        sidecar: sidecar.to_owned(),
+        message,
+        ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(version: &str, state: VersionState) -> VersionStatus {
+        let mut status = VersionStatus {
+            model: "default/digits".into(),
+            version: version.into(),
+            reason: "why".into(),
+            ..VersionStatus::default()
         };
-        Some(Event {
-            at_ms: now_ms(),
-            kind: kind.into(),
-            model: version.model.clone(),
-            version: version.version.clone(),
-            sidecar: sidecar.to_owned(),
-            message,
-            ..Event::default()
-        })
-    };
-    changed.filter_map(event).collect()
+        status.set_state(state);
+        status
+    }
+
+    fn report(versions: &[(&str, VersionState)]) -> SidecarStatus {
+        let versions = versions.iter().map(|(version, state)| standing(version, *state)).collect();
+        SidecarStatus { versions, ..SidecarStatus::default() }
+    }
+
+    #[test]
+    fn each_change_is_told_once() {
+        use VersionState::{Loading, Ready, Rejected};
+        let kinds = |before: &[_], after: &[_]| -> Vec<String> {
+            news("a", &report(before), &report(after)).into_iter().map(|event| event.kind).collect()
+        };
+        assert_eq!(kinds(&[], &[("1", Loading)]), [""; 0]);
+        assert_eq!(kinds(&[("1", Loading)], &[("1", Ready), ("2", Loading)]), ["version.ready"]);
+        assert_eq!(kinds(&[("1", Ready)], &[("1", Ready)]), [""; 0]);
+        assert_eq!(
+            kinds(&[("1", Ready), ("2", Loading)], &[("2", Rejected)]),
+            ["version.rejected", "version.retired"]
+        );
+        let told = news("a", &report(&[]), &report(&[("1", Rejected)]));
+        assert_eq!(told[0].message, "default/digits:1 was rejected by a: why");
+    }
 }

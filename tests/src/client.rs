@@ -47,7 +47,7 @@ impl Client {
         Self { http: legacy::Client::builder(TokioExecutor::new()).build(connector), _publisher: None }
     }
 
-    /// One exchange; `Err` where none came about.
+    /// Sends JSON; `Err` where no exchange came about.
     ///
     /// # Errors
     /// With every cause in one line.
@@ -62,8 +62,15 @@ impl Client {
     ) -> Result<Reply, String> {
         let body = body.map(ToString::to_string).unwrap_or_default();
         let request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
-        let request = request.body(Full::from(body)).expect("a valid request");
-        let response = self.http.request(request).await.map_err(|error| causes(&error))?;
+        self.exchange(request.body(body.into()).expect("a valid request")).await
+    }
+
+    /// Sends anything.
+    ///
+    /// # Errors
+    /// With every cause in one line.
+    pub async fn exchange(&self, request: Request<Bytes>) -> Result<Reply, String> {
+        let response = self.http.request(request.map(Full::new)).await.map_err(|error| causes(&error))?;
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.map_err(|error| causes(&error))?.to_bytes();
         Ok(Reply { status, json: serde_json::from_slice(&body).unwrap_or_default() })

@@ -7,7 +7,7 @@ use sconce_control_plane::{app as control, config::Config as ControlConfig};
 use sconce_identity::{
     Connector, Identity, Material, PeerPolicy, Publisher, SpiffeId,
     authority::{Authority, Validity},
-    files, identity,
+    files, identity, trust_only_client_config,
 };
 use sconce_lifecycle::Tasks;
 use sconce_proto::v1::{self, registry_client::RegistryClient};
@@ -99,6 +99,38 @@ impl Plane {
         let tls = self.operator.client_config(PeerPolicy::own_trust_domain());
         let endpoint = Endpoint::from_shared(self.address.replace("https", "http")).expect("an address");
         RegistryClient::new(endpoint.connect_with_connector_lazy(Connector::new(tls)))
+    }
+
+    /// Where the API answers: `https://localhost:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A connection to the API with a certificate of this SPIFFE path, or without any.
+    ///
+    /// # Panics
+    /// Where no certificate can be made.
+    pub fn channel(&self, path: Option<&str>) -> Channel {
+        let authority = self.authority();
+        let policy = PeerPolicy::own_trust_domain();
+        let tls = match path {
+            None => trust_only_client_config(authority.roots_pem().as_bytes(), policy).expect("valid roots"),
+            Some(path) => {
+                let id = SpiffeId::new("sconce.local", path).expect("a valid id");
+                let own = authority.issue_credentials(&id, &[], Validity::of(Duration::from_secs(3600)));
+                let own = own.expect("a certificate");
+                let (publisher, identity) = identity();
+                let material = Material::from_pem(
+                    own.chain_pem.as_bytes(),
+                    own.key_pem.as_bytes(),
+                    authority.roots_pem().as_bytes(),
+                );
+                publisher.publish(material.expect("valid credentials"));
+                identity.client_config(policy)
+            }
+        };
+        let endpoint = Endpoint::from_shared(self.address.replace("https", "http")).expect("an address");
+        endpoint.connect_with_connector_lazy(Connector::new(tls))
     }
 
     /// Starts a sidecar. One that was here before under this name comes back with its folder.

@@ -48,7 +48,6 @@ pub(crate) enum State {
     Loading,
     Ready,
     Rejected,
-    Retired,
 }
 
 /// Something that happened.
@@ -84,7 +83,6 @@ impl State {
             Self::Loading => "loading",
             Self::Ready => "ready",
             Self::Rejected => "rejected",
-            Self::Retired => "retired",
         }
     }
 }
@@ -110,7 +108,6 @@ impl From<v1::VersionStatus> for VersionStatus {
             v1::VersionState::Loading => State::Loading,
             v1::VersionState::Ready => State::Ready,
             v1::VersionState::Rejected => State::Rejected,
-            v1::VersionState::Retired => State::Retired,
         };
         Self {
             model: wire.model,

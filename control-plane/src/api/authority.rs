@@ -15,27 +15,26 @@ impl v1::certificate_authority_server::CertificateAuthority for Authority {
         let v1::IssueRequest { csr_pem, join_token } = request.into_inner();
         let issuing = &self.0.issuing;
         let asked = issuing.requested_names(&csr_pem)?;
-        let id = match (principal, join_token.is_empty()) {
+        let (id, allowed) = match (principal, join_token.is_empty()) {
             (_, false) => {
                 let join = self.0.store.use_join_token(&join_token).await?;
-                let extra: Vec<&String> = asked.iter().filter(|name| !join.names.contains(name)).collect();
-                if !extra.is_empty() {
-                    return Err(ApiError::Denied(format!(
-                        "the join token does not allow the names {extra:?}"
-                    ))
-                    .into());
-                }
-                issuing.joinable(&join.spiffe_path)?
+                (issuing.joinable(&join.spiffe_path)?, join.names)
             }
-            // Whoever has an identity may have it again, with names it could have had before.
-            (Some(Principal::Spiffe(id)), true) => id,
+            // Whoever has an identity may have it again, with the names it could have before.
+            (Some(Principal::Spiffe(id)), true) => {
+                let names = self.0.store.granted_names(id.path()).await?;
+                (id, names)
+            }
             _ => {
-                return Err(ApiError::Unauthenticated(
-                    "show a join token, or the certificate to renew".into(),
-                )
-                .into());
+                let error = "show a join token, or the certificate to renew";
+                return Err(ApiError::Unauthenticated(error.into()).into());
             }
         };
+        let extra: Vec<&String> = asked.iter().filter(|name| !allowed.contains(name)).collect();
+        if !extra.is_empty() {
+            let error = format!("the join token of {id} does not allow the names {extra:?}");
+            return Err(ApiError::Denied(error).into());
+        }
         let issued = issuing.issue(&csr_pem, &id, &asked)?;
         self.0
             .done(id.as_str(), "certificate.issue", id.as_str(), format!("for the names {asked:?}"))

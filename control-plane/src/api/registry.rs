@@ -17,8 +17,6 @@ pub(super) struct Registry(pub(super) Api);
 
 type Answer<T> = Result<Response<T>, Status>;
 
-const DEFAULT_JOIN_SECONDS: u32 = 600;
-
 #[tonic::async_trait]
 impl v1::registry_server::Registry for Registry {
     async fn begin_push(&self, request: Request<v1::BeginPushRequest>) -> Answer<v1::BeginPushResponse> {
@@ -158,9 +156,7 @@ impl v1::registry_server::Registry for Registry {
             v1::Role::Operator => Role::Operator,
             v1::Role::Unspecified => return Err(ApiError::Invalid("the token needs a role".into()).into()),
         };
-        let name = request.into_inner().name;
-        let token = self.0.store.create_token(&name, role).await?;
-        self.0.done(&caller.name, "token.create", &name, format!("role {role}")).await?;
+        let token = self.0.create_token(&caller, &request.into_inner().name, role).await?;
         Ok(Response::new(v1::CreateTokenResponse { token }))
     }
 
@@ -169,9 +165,7 @@ impl v1::registry_server::Registry for Registry {
         request: Request<v1::RevokeTokenRequest>,
     ) -> Answer<v1::RevokeTokenResponse> {
         let caller = self.0.allow(&request, Role::Operator, "token.revoke").await?;
-        let name = request.into_inner().name;
-        self.0.store.revoke_token(&name).await?;
-        self.0.done(&caller.name, "token.revoke", &name, String::new()).await?;
+        self.0.revoke_token(&caller, &request.into_inner().name).await?;
         Ok(Response::new(v1::RevokeTokenResponse {}))
     }
 
@@ -181,11 +175,8 @@ impl v1::registry_server::Registry for Registry {
     ) -> Answer<v1::CreateJoinTokenResponse> {
         let caller = self.0.allow(&request, Role::Operator, "join-token.create").await?;
         let v1::CreateJoinTokenRequest { spiffe_path, names, ttl_seconds, uses } = request.into_inner();
-        let id = self.0.issuing.joinable(&spiffe_path)?;
-        let ttl = if ttl_seconds == 0 { DEFAULT_JOIN_SECONDS } else { ttl_seconds };
         let join = Join { spiffe_path, names };
-        let token = self.0.store.create_join_token(&join, ttl, uses.max(1)).await?;
-        self.0.done(&caller.name, "join-token.create", id.as_str(), format!("valid for {ttl} s")).await?;
+        let token = self.0.create_join_token(&caller, &join, ttl_seconds, uses).await?;
         Ok(Response::new(v1::CreateJoinTokenResponse { token }))
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! Its OpenAPI document is served at `/api/v1/openapi.json`.
 
+mod extract;
+mod pushes;
+mod tokens;
 mod upload;
 mod views;
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode, header},
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use sconce_catalog::{ModelName, Share, Split, Version};
-use sconce_identity::Principal;
 use serde::Deserialize;
 use utoipa::{
     IntoParams,
@@ -20,9 +22,12 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::views::{AuditView, Changed, EventView, Failed, ModelView, SidecarView, SplitView};
+use self::{
+    extract::{Body, Options, Segments, Who},
+    views::{AuditView, Changed, EventView, Failed, ModelView, SidecarView, SplitView},
+};
 use super::{Api, ApiError};
-use crate::access::{Caller, Role};
+use crate::access::Role;
 
 /// The routes, with their document among them.
 pub(super) fn router(api: Api) -> Router {
@@ -31,12 +36,22 @@ pub(super) fn router(api: Api) -> Router {
         .routes(routes!(model))
         .routes(routes!(set_split))
         .routes(routes!(upload::push, delete))
+        .routes(routes!(pushes::begin))
+        .routes(routes!(pushes::chunk))
+        .routes(routes!(pushes::commit))
+        .routes(routes!(tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::create_join))
         .routes(routes!(sidecars))
         .routes(routes!(events))
         .routes(routes!(audit))
         .split_for_parts();
     let document = described(document);
-    router.with_state(api).route("/api/v1/openapi.json", axum::routing::get(async move || Json(document)))
+    // A manifest is the largest body that is held in memory; archives are streamed to disk.
+    router
+        .with_state(api)
+        .layer(DefaultBodyLimit::max(super::MAX_MESSAGE))
+        .route("/api/v1/openapi.json", axum::routing::get(async move || Json(document)))
 }
 
 fn described(mut document: OpenApi) -> OpenApi {
@@ -58,34 +73,6 @@ struct After {
 /// Model and namespace as they stand in a path.
 type Named = (String, String);
 
-impl Api {
-    async fn rest_caller(
-        &self,
-        principal: Option<&Principal>,
-        headers: &HeaderMap,
-    ) -> Result<Caller, ApiError> {
-        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        self.access.caller(principal, bearer.and_then(|value| value.strip_prefix("Bearer "))).await
-    }
-
-    /// Who sent a request that needs this role.
-    async fn rest_allow(&self, who: &Who, role: Role, action: &str) -> Result<Caller, ApiError> {
-        let caller = self.rest_caller(who.0.as_ref(), &who.1).await?;
-        self.permit(caller, role, action).await
-    }
-}
-
-/// What a request says of its sender.
-struct Who(Option<Principal>, HeaderMap);
-
-impl<S: Sync> axum::extract::FromRequestParts<S> for Who {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(parts.extensions.get::<Principal>().cloned(), parts.headers.clone()))
-    }
-}
-
 /// Every model.
 #[utoipa::path(get, path = "/api/v1/models", responses((status = 200, body = Vec<ModelView>), (status = 401, body = Failed), (status = 403, body = Failed)))]
 async fn models(State(api): State<Api>, who: Who) -> Result<Json<Vec<ModelView>>, ApiError> {
@@ -98,7 +85,7 @@ async fn models(State(api): State<Api>, who: Who) -> Result<Json<Vec<ModelView>>
 #[utoipa::path(get, path = "/api/v1/models/{namespace}/{model}", params(("namespace" = String, Path), ("model" = String, Path)), responses((status = 200, body = ModelView), (status = 404, body = Failed)))]
 async fn model(
     State(api): State<Api>,
-    Path(named): Path<Named>,
+    Segments(named): Segments<Named>,
     who: Who,
 ) -> Result<Json<ModelView>, ApiError> {
     api.rest_allow(&who, Role::Reader, "list").await?;
@@ -113,9 +100,9 @@ async fn model(
 #[utoipa::path(put, path = "/api/v1/models/{namespace}/{model}/split", params(("namespace" = String, Path), ("model" = String, Path)), request_body = SplitView, responses((status = 200, body = Changed), (status = 409, body = Failed)))]
 async fn set_split(
     State(api): State<Api>,
-    Path(named): Path<Named>,
+    Segments(named): Segments<Named>,
     who: Who,
-    Json(wanted): Json<SplitView>,
+    Body(wanted): Body<SplitView>,
 ) -> Result<Json<Changed>, ApiError> {
     let caller = api.rest_allow(&who, Role::Operator, "split").await?;
     let shares = wanted.0.iter().map(|(version, percent)| {
@@ -137,7 +124,7 @@ async fn set_split(
 #[utoipa::path(delete, path = "/api/v1/models/{namespace}/{model}/versions/{version}", params(("namespace" = String, Path), ("model" = String, Path), ("version" = String, Path)), responses((status = 200, body = Changed), (status = 404, body = Failed), (status = 409, body = Failed)))]
 async fn delete(
     State(api): State<Api>,
-    Path((namespace, model, version)): Path<(String, String, String)>,
+    Segments((namespace, model, version)): Segments<(String, String, String)>,
     who: Who,
 ) -> Result<Json<Changed>, ApiError> {
     let caller = api.rest_allow(&who, Role::Operator, "delete").await?;
@@ -156,7 +143,7 @@ async fn sidecars(State(api): State<Api>, who: Who) -> Result<Json<Vec<SidecarVi
 #[utoipa::path(get, path = "/api/v1/events", params(After), responses((status = 200, body = Vec<EventView>)))]
 async fn events(
     State(api): State<Api>,
-    Query(after): Query<After>,
+    Options(after): Options<After>,
     who: Who,
 ) -> Result<Json<Vec<EventView>>, ApiError> {
     api.rest_allow(&who, Role::Reader, "watch").await?;
@@ -167,7 +154,7 @@ async fn events(
 #[utoipa::path(get, path = "/api/v1/audit", params(After), responses((status = 200, body = Vec<AuditView>)))]
 async fn audit(
     State(api): State<Api>,
-    Query(after): Query<After>,
+    Options(after): Options<After>,
     who: Who,
 ) -> Result<Json<Vec<AuditView>>, ApiError> {
     api.rest_allow(&who, Role::Operator, "audit").await?;

@@ -11,3 +11,5 @@ CREATE TABLE IF NOT EXISTS audit (id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms BI
 -- Tokens are kept as digests: who reads the database cannot use them.
 CREATE TABLE IF NOT EXISTS tokens (digest TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, role TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS join_tokens (digest TEXT PRIMARY KEY, spiffe_path TEXT NOT NULL, names TEXT NOT NULL, expires_ms BIGINT NOT NULL, uses BIGINT NOT NULL);
+-- Names that an id may have in its certificates: what its join tokens allowed.
+CREATE TABLE IF NOT EXISTS granted_names (spiffe_path TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (spiffe_path, name));

@@ -81,12 +81,13 @@ impl Store {
     /// Uses a join token once.
     pub(crate) async fn use_join_token(&self, token: &str) -> Result<Join, ApiError> {
         // One statement, so that two bearers cannot both have the last use.
+        let mut tx = self.0.database.begin_with("BEGIN IMMEDIATE").await?;
         let row = sqlx::query(
             "UPDATE join_tokens SET uses = uses - 1 WHERE digest = $1 AND uses > 0 AND expires_ms > $2 RETURNING spiffe_path, names",
         )
         .bind(digest(token.as_bytes()).hex())
         .bind(now_ms())
-        .fetch_optional(&self.0.database)
+        .fetch_optional(&mut *tx)
         .await?;
         let row = row.ok_or_else(|| {
             ApiError::Unauthenticated(
@@ -95,10 +96,30 @@ impl Store {
             )
         })?;
         let names: String = row.try_get("names")?;
-        Ok(Join {
+        let join = Join {
             spiffe_path: row.try_get("spiffe_path")?,
             names: serde_json::from_str(&names).map_err(|error| ApiError::internal(&"names", &error))?,
-        })
+        };
+        for name in &join.names {
+            sqlx::query(
+                "INSERT INTO granted_names (spiffe_path, name) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            )
+            .bind(&join.spiffe_path)
+            .bind(name)
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
+        Ok(join)
+    }
+
+    /// The names that this id's join tokens have allowed so far.
+    pub(crate) async fn granted_names(&self, spiffe_path: &str) -> Result<Vec<String>, ApiError> {
+        let rows = sqlx::query("SELECT name FROM granted_names WHERE spiffe_path = $1")
+            .bind(spiffe_path)
+            .fetch_all(&self.0.database)
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get("name")?)).collect()
     }
 }
 

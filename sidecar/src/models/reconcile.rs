@@ -58,8 +58,10 @@ struct Failed {
     passing: bool,
 }
 
-/// Between two tries at a version that failed for a passing reason.
-const RETRY: Duration = Duration::from_secs(2);
+/// Between the first two tries at a version that failed for a passing reason; then twice as
+/// long each time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 impl Reconcile {
     /// Follows the catalog until the process stops.
@@ -71,6 +73,7 @@ impl Reconcile {
         let mut known = Known::default();
         let mut ready = Some(self.ready_guard());
         let Some(mut catalog) = self.next_catalog().await else { return };
+        let mut wait = FIRST_RETRY;
         loop {
             let arrived = Instant::now();
             known.keep(&catalog);
@@ -90,7 +93,14 @@ impl Reconcile {
                 ready.take();
                 self.disk.keep_only(&artifacts(&catalog));
             }
-            let Some(next) = self.changed_or(retry, &catalog).await else { return };
+            let due = retry.then_some(wait);
+            let Some(next) = self.changed_or(due, &catalog).await else { return };
+            // Whatever changed may have been what was missing.
+            wait = if retry && Arc::ptr_eq(&next, &catalog) {
+                (wait * 2).min(LONGEST_RETRY)
+            } else {
+                FIRST_RETRY
+            };
             catalog = next;
         }
     }
@@ -193,10 +203,10 @@ impl Reconcile {
     }
 
     /// The next catalog; the same one again where a retry is due before there is a newer.
-    async fn changed_or(&mut self, retry: bool, catalog: &Arc<Catalog>) -> Option<Arc<Catalog>> {
+    async fn changed_or(&mut self, retry: Option<Duration>, catalog: &Arc<Catalog>) -> Option<Arc<Catalog>> {
         let changed = self.catalog.changed();
-        if retry {
-            if let Ok(changed) = tokio::time::timeout(RETRY, changed).await {
+        if let Some(wait) = retry {
+            if let Ok(changed) = tokio::time::timeout(wait, changed).await {
                 changed.ok()?;
             } else {
                 return Some(Arc::clone(catalog));

@@ -174,7 +174,6 @@ impl From<SidecarStatus> for SidecarView {
                 VersionState::Unspecified | VersionState::Loading => "loading",
                 VersionState::Ready => "ready",
                 VersionState::Rejected => "rejected",
-                VersionState::Retired => "retired",
             },
             model: version.model,
             version: version.version,

@@ -1,0 +1,192 @@
+//! Pushes through a running control plane: resumed, repeated, refused.
+
+use std::{fs::File, path::Path};
+
+use bytes::Bytes;
+use http::Request;
+use sconce_artifact::{Assembly, chunk_file};
+use sconce_proto::v1;
+use sconce_tests::{Client, Plane, digits, repository};
+use serde_json::{Value, json};
+use tonic::Code;
+
+fn fixture(name: &str) -> std::path::PathBuf {
+    repository().join("tests/models").join(name)
+}
+
+async fn rest(
+    client: &Client,
+    plane: &Plane,
+    method: &str,
+    path: &str,
+    body: impl Into<Bytes>,
+) -> (u16, Value) {
+    let request = Request::builder()
+        .method(method)
+        .uri(format!("{}/api/v1/{path}", plane.address()))
+        .header("content-type", "application/json");
+    let reply = client.exchange(request.body(body.into()).expect("a request")).await.expect("answered");
+    (reply.status, reply.json)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_in_steps_resumes_over_rest() {
+    let mut plane = Plane::start().await;
+    let operator = plane.caller("/sconce/operator");
+    let file = File::open(digits("v1")).expect("the example");
+    let manifest = chunk_file(&file).expect("an archive");
+    let assembly = Assembly::new(manifest.clone());
+    let announced = json!({
+        "model": "digits", "version": "auto", "manifest": manifest, "metadata": {"commit": "1a2b3c"},
+        "selector": {"team": "pay"},
+    });
+    let begin = async || rest(&operator, &plane, "POST", "pushes", announced.to_string()).await;
+    let (status, begun) = begin().await;
+    assert_eq!(
+        (status, &begun["version"], &begun["bytes_present"]),
+        (200, &json!("1"), &json!(0)),
+        "{begun}"
+    );
+    let push = begun["push"].as_str().expect("its name").to_owned();
+    let missing: Vec<String> = serde_json::from_value(begun["missing"].clone()).expect("digests");
+    assert!(missing.len() > 1, "{begun}");
+
+    let send = async |digest: &str| {
+        let number = assembly.chunk_with(&digest.parse().expect("a digest")).expect("one of ours");
+        let bytes = assembly.read_chunk(&file, number).expect("readable");
+        rest(&operator, &plane, "PUT", &format!("pushes/{push}/chunks/{digest}"), bytes).await
+    };
+    assert_eq!(send(&missing[0]).await.0, 204);
+    let early = rest(&operator, &plane, "POST", &format!("pushes/{push}/commit"), "").await;
+    assert_eq!(early.0, 409, "{early:?}");
+    assert!(early.1["error"].as_str().expect("why").contains("was not uploaded"), "{early:?}");
+    let wrong =
+        rest(&operator, &plane, "PUT", &format!("pushes/{push}/chunks/{}", missing[1]), "other bytes").await;
+    assert!(wrong.0 == 400 && wrong.1["error"].as_str().expect("why").contains("send it again"), "{wrong:?}");
+
+    // The caller forgot everything, and is told what is left to do.
+    let (_, resumed) = begin().await;
+    assert_eq!((&resumed["push"], &resumed["version"]), (&json!(push), &json!("1")));
+    assert_eq!(resumed["missing"].as_array().map(Vec::len), Some(missing.len() - 1));
+    for digest in &missing[1..] {
+        assert_eq!(send(digest).await.0, 204);
+    }
+    let (status, done) = rest(&operator, &plane, "POST", &format!("pushes/{push}/commit"), "").await;
+    assert_eq!((status, &done["version"]["metadata"]["commit"]), (200, &json!("1a2b3c")), "{done}");
+    assert_eq!(begin().await.1["already_committed"], true);
+    let (_, model) = rest(&operator, &plane, "GET", "models/default/digits", "").await;
+    assert_eq!(
+        (&model["selector"], &model["split"]),
+        (&json!({"team": "pay"}), &json!({"1": 100.0})),
+        "{model}"
+    );
+    plane.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_in_one_request_may_be_repeated_and_moves_only_what_changed() {
+    let mut plane = Plane::start().await;
+    let operator = plane.caller("/sconce/operator");
+    let put = async |version: &str, path: &Path, query: &str| {
+        let path_and_query = format!("models/default/digits/versions/{version}{query}");
+        rest(&operator, &plane, "PUT", &path_and_query, std::fs::read(path).expect("a model")).await
+    };
+    let (status, first) = put("auto", &digits("v1"), "?metadata=commit=1a2b3c").await;
+    let whole = first["version"]["size"].as_u64().expect("a size");
+    assert_eq!((status, first["bytes_stored"].as_u64()), (200, Some(whole)), "{first}");
+    assert_eq!(first["version"]["metadata"]["commit"], "1a2b3c");
+    let (status, again) = put("1", &digits("v1"), "").await;
+    assert_eq!((status, &again["bytes_stored"], &again["version"]["version"]), (200, &json!(0), &json!("1")));
+    let (status, second) = put("auto", &digits("v2"), "?activate=true").await;
+    let moved = second["bytes_stored"].as_u64().expect("bytes");
+    assert_eq!((status, &second["version"]["version"]), (200, &json!("2")), "{second}");
+    assert!(moved > 0 && moved < whole / 4, "{moved} of {whole}");
+    let (_, model) = rest(&operator, &plane, "GET", "models/default/digits", "").await;
+    assert_eq!(model["split"], json!({"2": 100.0}));
+
+    let (status, other) = put("1", &digits("v2"), "").await;
+    assert!(
+        status == 409 && other["error"].as_str().expect("why").contains("versions never change"),
+        "{other}"
+    );
+    plane.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_sidecar_could_serve_is_refused_at_the_push_with_the_reason() {
+    let mut plane = Plane::start().await;
+    let operator = plane.caller("/sconce/operator");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bad.pt");
+    let whole = std::fs::read(digits("v1")).expect("a model");
+    for (bytes, says) in [
+        (b"not a zip at all".to_vec(), "zip"),
+        (whole[..whole.len() - 1].to_vec(), "zip"),
+        (Vec::new(), "cut short"),
+        (std::fs::read(from_file_archive(folder.path())).expect("made"), "from_file"),
+    ] {
+        let path = "models/default/bad/versions/1";
+        let (status, reply) = rest(&operator, &plane, "PUT", path, bytes.clone()).await;
+        let error = reply["error"].as_str().unwrap_or_default().to_lowercase();
+        assert!(status == 400 && error.contains(says), "{status} {says}: {error}");
+        std::fs::write(&file, &bytes).expect("it writes");
+        let refused = plane.push(&file, "bad", "1", &[]).await.expect_err("over gRPC as well");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    }
+    let (_, models) = rest(&operator, &plane, "GET", "models", "").await;
+    assert_eq!(models, json!([]), "nothing of it is visible");
+    for (body, says) in [
+        ("{", "JSON"),
+        (r#"{"model":"a"}"#, "manifest"),
+        (r#"{"model":"A B","manifest":{"chunks":[],"pieces":[]}}"#, "A B"),
+        (r#"{"model":"a","manifest":{"chunks":[],"pieces":[]},"versoin":"1"}"#, "versoin"),
+    ] {
+        let (status, reply) = rest(&operator, &plane, "POST", "pushes", body).await;
+        let error = reply["error"].as_str().unwrap_or_default();
+        assert!(status == 400 && error.contains(says), "{status} {body}: {error}");
+    }
+    plane.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_split_among_versions_that_do_not_fit_is_refused_with_the_difference() {
+    let mut plane = Plane::start().await;
+    plane.push(&fixture("dict_out.pt"), "mixed", "1", &[]).await.expect("pushed");
+    plane.push(&digits("v1"), "mixed", "2", &[]).await.expect("pushed");
+    let share = |version: &str| v1::Share { version: version.into(), share: 5_000 };
+    let split = Some(v1::Split { shares: vec![share("1"), share("2")] });
+    let refused = plane.registry().set_split(v1::SetSplitRequest { model: "mixed".into(), split }).await;
+    let refused = refused.expect_err("their inputs differ");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("does not exist in version"), "{}", refused.message());
+    let busy = v1::DeleteVersionRequest { model: "mixed".into(), version: "1".into() };
+    let busy = plane.registry().delete_version(busy).await.expect_err("it answers everything");
+    assert!(busy.message().contains("sconce split"), "{}", busy.message());
+    plane.stop().await;
+}
+
+/// The example with code that reads a file of the pod.
+fn from_file_archive(folder: &Path) -> std::path::PathBuf {
+    use std::io::{Read as _, Write as _};
+    let mut source = zip::ZipArchive::new(File::open(digits("v1")).expect("the example")).expect("a zip");
+    let path = folder.join("from-file.pt");
+    let mut writer = zip::ZipWriter::new(File::create(&path).expect("a file"));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut changed = false;
+    for at in 0..source.len() {
+        let mut entry = source.by_index(at).expect("an entry");
+        let (name, mut bytes) = (entry.name().expect("a name").into_owned(), Vec::new());
+        entry.read_to_end(&mut bytes).expect("readable");
+        if name.ends_with(".py") && String::from_utf8_lossy(&bytes).contains("return ") {
+            let code = String::from_utf8(bytes).expect("text");
+            let stolen = "    stolen = torch.from_file(\"/etc/passwd\", False, 10)\n    return ";
+            bytes = code.replacen("    return ", stolen, 1).into_bytes();
+            changed = true;
+        }
+        writer.start_file(&name, stored).expect("writable");
+        writer.write_all(&bytes).expect("writable");
+    }
+    writer.finish().expect("writable");
+    assert!(changed, "the example has code");
+    path
+}
