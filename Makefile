@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tools libtorch build demo test clients lint
+.PHONY: help tools libtorch build demo test bench clients lint
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ clients: tools ## Install the protocol's Python clients, for the tests
 
 test: libtorch clients ## Run every test that needs no cluster
 	@SCONCE_CLIENTS="$$(scripts/clients.sh)" cargo test --workspace --locked
+
+bench: libtorch ## Compare serving with calling libtorch directly, as ratios from one run
+	@cargo bench --locked -p sconce-tests --bench serving
 
 lint: libtorch ## Format and clippy, warnings denied
 	@cargo fmt --all --check

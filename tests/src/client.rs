@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use rustls::ClientConfig;
@@ -70,10 +70,20 @@ impl Client {
     /// # Errors
     /// With every cause in one line.
     pub async fn exchange(&self, request: Request<Bytes>) -> Result<Reply, String> {
+        let response = self.raw(request).await?;
+        let json = serde_json::from_slice(response.body()).unwrap_or_default();
+        Ok(Reply { status: response.status().as_u16(), json })
+    }
+
+    /// Sends anything, and reads nothing into the answer.
+    ///
+    /// # Errors
+    /// With every cause in one line.
+    pub async fn raw(&self, request: Request<Bytes>) -> Result<Response<Bytes>, String> {
         let response = self.http.request(request.map(Full::new)).await.map_err(|error| causes(&error))?;
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.map_err(|error| causes(&error))?.to_bytes();
-        Ok(Reply { status, json: serde_json::from_slice(&body).unwrap_or_default() })
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| causes(&error))?.to_bytes();
+        Ok(Response::from_parts(parts, body))
     }
 }
 

@@ -111,6 +111,14 @@ impl Plane {
     /// # Panics
     /// Where no certificate can be made.
     pub fn channel(&self, path: Option<&str>) -> Channel {
+        self.channel_to(&self.address, path)
+    }
+
+    /// A connection for gRPC to an `https` address of this control plane's trust domain.
+    ///
+    /// # Panics
+    /// Where no certificate can be made.
+    pub fn channel_to(&self, address: &str, path: Option<&str>) -> Channel {
         let authority = self.authority();
         let policy = PeerPolicy::own_trust_domain();
         let tls = match path {
@@ -129,7 +137,7 @@ impl Plane {
                 identity.client_config(policy)
             }
         };
-        let endpoint = Endpoint::from_shared(self.address.replace("https", "http")).expect("an address");
+        let endpoint = Endpoint::from_shared(address.replace("https", "http")).expect("an address");
         endpoint.connect_with_connector_lazy(Connector::new(tls))
     }
 
