@@ -85,7 +85,10 @@ impl v1::registry_server::Registry for Registry {
         let model = model.ok_or_else(|| ApiError::NotFound(format!("there is no model `{name}`")))?;
         let sidecars = self.0.fleet.list().into_iter().filter_map(|mut sidecar| {
             sidecar.versions.retain(|version| version.model == name.to_string());
-            (!sidecar.versions.is_empty()).then_some(sidecar)
+            // One that will serve the model and has not heard of it yet is one to wait for.
+            let labels = Labels::new(sidecar.labels.clone()).unwrap_or_default();
+            let expected = sidecar.connected && model.selector.matches(&labels);
+            (expected || !sidecar.versions.is_empty()).then_some(sidecar)
         });
         Ok(Response::new(v1::GetModelResponse {
             model: Some(model_to_wire(&name, model)),
