@@ -9,7 +9,7 @@ use hyper_util::{client::legacy, rt::TokioExecutor};
 use rustls::ClientConfig;
 use sconce_identity::{Connector, Material, PeerPolicy, Publisher, authority::Credentials, identity};
 
-/// An HTTP/1.1 client over mTLS.
+/// An HTTP client over mTLS; of HTTP/1.1 where nothing else is said.
 pub struct Client {
     http: legacy::Client<Connector, Full<Bytes>>,
     _publisher: Option<Publisher>,
@@ -45,6 +45,12 @@ impl Client {
     pub fn with_tls(tls: Arc<ClientConfig>) -> Self {
         let connector = Connector::http1(tls);
         Self { http: legacy::Client::builder(TokioExecutor::new()).build(connector), _publisher: None }
+    }
+
+    /// Calls over HTTP/2 with this TLS.
+    pub fn http2(tls: Arc<ClientConfig>) -> Self {
+        let http = legacy::Client::builder(TokioExecutor::new()).http2_only(true).build(Connector::new(tls));
+        Self { http, _publisher: None }
     }
 
     /// Sends JSON; `Err` where no exchange came about.

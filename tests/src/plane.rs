@@ -2,6 +2,7 @@
 
 use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
+use rustls::ClientConfig;
 use sconce_artifact::{Assembly, chunk_file};
 use sconce_control_plane::{app as control, config::Config as ControlConfig};
 use sconce_identity::{
@@ -119,26 +120,27 @@ impl Plane {
     /// # Panics
     /// Where no certificate can be made.
     pub fn channel_to(&self, address: &str, path: Option<&str>) -> Channel {
-        let authority = self.authority();
-        let policy = PeerPolicy::own_trust_domain();
-        let tls = match path {
-            None => trust_only_client_config(authority.roots_pem().as_bytes(), policy).expect("valid roots"),
-            Some(path) => {
-                let id = SpiffeId::new("sconce.local", path).expect("a valid id");
-                let own = authority.issue_credentials(&id, &[], Validity::of(Duration::from_secs(3600)));
-                let own = own.expect("a certificate");
-                let (publisher, identity) = identity();
-                let material = Material::from_pem(
-                    own.chain_pem.as_bytes(),
-                    own.key_pem.as_bytes(),
-                    authority.roots_pem().as_bytes(),
-                );
-                publisher.publish(material.expect("valid credentials"));
-                identity.client_config(policy)
-            }
-        };
         let endpoint = Endpoint::from_shared(address.replace("https", "http")).expect("an address");
-        endpoint.connect_with_connector_lazy(Connector::new(tls))
+        endpoint.connect_with_connector_lazy(Connector::new(self.tls(path)))
+    }
+
+    /// TLS for a caller with this SPIFFE path, or for one without a certificate.
+    ///
+    /// # Panics
+    /// Where no certificate can be made.
+    pub fn tls(&self, path: Option<&str>) -> Arc<ClientConfig> {
+        let (authority, policy) = (self.authority(), PeerPolicy::own_trust_domain());
+        let roots = authority.roots_pem().as_bytes();
+        let Some(path) = path else {
+            return trust_only_client_config(roots, policy).expect("valid roots");
+        };
+        let id = SpiffeId::new("sconce.local", path).expect("a valid id");
+        let own = authority.issue_credentials(&id, &[], Validity::of(Duration::from_secs(3600)));
+        let own = own.expect("a certificate");
+        let (publisher, identity) = identity();
+        let material = Material::from_pem(own.chain_pem.as_bytes(), own.key_pem.as_bytes(), roots);
+        publisher.publish(material.expect("valid credentials"));
+        identity.client_config(policy)
     }
 
     /// Starts a sidecar. One that was here before under this name comes back with its folder.

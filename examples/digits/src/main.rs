@@ -16,12 +16,20 @@ use crate::{config::Config, sconce::Sconce, show::Show, tally::Tally, traffic::T
 
 /// Answers to wait for in each phase: enough for shares within a percent or two.
 const ANSWERS: u64 = 1_000;
+/// 128 and SIGINT's number, as shells have it.
+const INTERRUPTED: u8 = 130;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let ended = tokio::select! {
         done = demo(Config::from_env()) => done,
-        signal = terminated() => signal,
+        signal = terminated() => match signal {
+            Ok(()) => {
+                eprintln!("interrupted; everything it had started is stopped");
+                return ExitCode::from(INTERRUPTED);
+            }
+            Err(error) => Err(error),
+        },
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -98,5 +106,5 @@ async fn terminated() -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    anyhow::bail!("interrupted; everything it had started is stopped")
+    Ok(())
 }

@@ -4,9 +4,10 @@ use std::panic::AssertUnwindSafe;
 
 use axum::{
     Router,
+    body::Body,
     error_handling::HandleErrorLayer,
     extract::DefaultBodyLimit,
-    http::{HeaderMap, Request},
+    http::{HeaderMap, Request, header},
     middleware::{self, Next},
     response::Response,
 };
@@ -43,6 +44,8 @@ pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Rout
                 .layer(TraceLayer::new_for_http().make_span_with(span))
                 // Before anything is spent on the request: strangers cost nothing.
                 .layer(middleware::from_fn(authorise))
+                // What says itself that it is too large is not waited for.
+                .layer(middleware::from_fn(move |request, next| declared(max_body, request, next)))
                 // An excess request is refused now rather than answered too late.
                 .layer(HandleErrorLayer::new(shed))
                 .load_shed()
@@ -55,6 +58,17 @@ pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Rout
 fn span<B>(request: &Request<B>) -> tracing::Span {
     let caller = request.extensions().get::<Principal>().map(tracing::field::display);
     tracing::info_span!("request", method = %request.method(), path = request.uri().path(), caller)
+}
+
+async fn declared(limit: usize, request: Request<Body>, next: Next) -> Response {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let length = length.and_then(|text| text.parse::<u64>().ok());
+    if length.is_some_and(|length| length > limit as u64) {
+        let (protocol, error) = (Protocol::of(request.headers()), ServeError::TooLarge { limit });
+        measure::refused(protocol, &error);
+        return error.reply(protocol);
+    }
+    next.run(request).await
 }
 
 async fn shed(headers: HeaderMap, _overloaded: BoxError) -> Response {
@@ -73,7 +87,7 @@ async fn wrong_method() -> ServeError {
 
 /// Turns a panic into a refusal. Its message went to the log through the panic hook; it is
 /// not the caller's business.
-async fn contain(request: Request<axum::body::Body>, next: Next) -> Response {
+async fn contain(request: Request<Body>, next: Next) -> Response {
     let protocol = Protocol::of(request.headers());
     AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
         measure::refused(protocol, &ServeError::Panicked);
