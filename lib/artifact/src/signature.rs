@@ -1,6 +1,6 @@
 //! What a model takes and gives, read from its own code.
 
-use sconce_catalog::{Field, Kind, Signature};
+use sconce_catalog::{Datatype, Field, Kind, Signature};
 
 use crate::Checked;
 
@@ -33,6 +33,22 @@ pub enum SignatureError {
         name: String,
         /// What there is.
         known: Vec<String>,
+    },
+    /// A declaration contradicts the type in the code.
+    #[error(
+        "{source_name} says that `{name}` is {said}, and `forward` takes {kind}, which travels as {known}"
+    )]
+    Datatype {
+        /// Who declares it.
+        source_name: &'static str,
+        /// The input.
+        name: String,
+        /// What is declared.
+        said: Datatype,
+        /// What the code says.
+        kind: Kind,
+        /// What that is on the wire.
+        known: Datatype,
     },
 }
 
@@ -113,19 +129,26 @@ fn inputs(arguments: &[String]) -> Result<Vec<Field>, SignatureError> {
             Some(inner) => (inner, true),
             None => (type_name, false),
         };
-        let kind = kind(plain).ok_or_else(|| SignatureError::Argument {
-            argument: name.to_owned(),
-            type_name: type_name.to_owned(),
-        })?;
-        Ok(Field {
+        let kind = match (kind(plain), default) {
+            (Some(kind), _) => kind,
+            // It has a value of its own, which is then the one it always has.
+            (None, Some(_)) => return Ok(None),
+            (None, None) => {
+                return Err(SignatureError::Argument {
+                    argument: name.to_owned(),
+                    type_name: type_name.to_owned(),
+                });
+            }
+        };
+        Ok(Some(Field {
             name: name_of(name.trim(), at),
             kind,
             datatype: kind.datatype(),
             shape: None,
             optional: optional || default.is_some(),
-        })
+        }))
     };
-    arguments.iter().enumerate().map(field).collect()
+    arguments.iter().enumerate().map(field).filter_map(Result::transpose).collect()
 }
 
 /// `argument_1` is what the tracer calls an argument that has no name.
@@ -178,6 +201,17 @@ fn merge(
         let Some(field) = signature.inputs.iter_mut().find(|field| field.name == said.name) else {
             return Err(SignatureError::Unknown { source_name, name: said.name.clone(), known });
         };
+        if let (Some(said), Some(known)) = (said.datatype, field.kind.datatype())
+            && said != known
+        {
+            return Err(SignatureError::Datatype {
+                source_name,
+                name: field.name.clone(),
+                said,
+                kind: field.kind,
+                known,
+            });
+        }
         field.datatype = said.datatype.or(field.datatype);
         field.shape = said.shape.clone().or(field.shape.take());
     }
@@ -258,5 +292,16 @@ mod tests {
         assert!(
             discover(&checked(&flow(", d: Dict[str, int]", "Tensor"), None), &Signature::default()).is_err()
         );
+        let json = r#"{"inputs":[{"name":"n","datatype":"FP32"}]}"#;
+        let refused = discover(&checked(&flow(", n: int", "Tensor"), Some(json)), &Signature::default());
+        let refused = refused.expect_err("an int is no FP32").to_string();
+        assert!(refused.contains("`n` is FP32") && refused.contains("INT64"), "{refused}");
+    }
+
+    #[test]
+    fn an_argument_that_cannot_be_sent_keeps_the_value_it_has() {
+        let found = inputs_of(", x: Tensor, sizes: Optional[Dict[str, int]]=None, y: Optional[Tensor]=None");
+        let names: Vec<&str> = found.iter().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!(names, ["x", "y"]);
     }
 }
