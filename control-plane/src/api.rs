@@ -2,6 +2,7 @@
 
 mod authority;
 mod error;
+mod events;
 mod registry;
 mod rest;
 mod sidecars;

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use sconce_catalog::{Labels, ModelName, Selector};
 use sconce_proto::v1::{Report, SidecarStatus, VersionState, VersionStatus};
 
 use crate::store::{Event, Store, now_ms};
@@ -50,6 +51,19 @@ impl Fleet {
     /// All of them, by name.
     pub(crate) fn list(&self) -> Vec<SidecarStatus> {
         self.lock().values().map(|seen| seen.status.clone()).collect()
+    }
+
+    /// Those that serve a model, each with nothing but that model's versions. One that will
+    /// serve it and has not heard of it yet is among them: it is one to wait for.
+    pub(crate) fn serving(&self, model: &ModelName, selector: &Selector) -> Vec<SidecarStatus> {
+        let name = model.to_string();
+        let own = |mut sidecar: SidecarStatus| {
+            sidecar.versions.retain(|version| version.model == name);
+            let labels = Labels::new(sidecar.labels.clone()).unwrap_or_default();
+            let expected = sidecar.connected && selector.matches(&labels);
+            (expected || !sidecar.versions.is_empty()).then_some(sidecar)
+        };
+        self.list().into_iter().filter_map(own).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Seen>> {

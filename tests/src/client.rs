@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use rustls::ClientConfig;
 use sconce_identity::{Connector, Material, PeerPolicy, Publisher, authority::Credentials, identity};
@@ -86,10 +87,17 @@ impl Client {
     /// # Errors
     /// With every cause in one line.
     pub async fn raw(&self, request: Request<Bytes>) -> Result<Response<Bytes>, String> {
-        let response = self.http.request(request.map(Full::new)).await.map_err(|error| causes(&error))?;
-        let (parts, body) = response.into_parts();
+        let (parts, body) = self.open(request).await?.into_parts();
         let body = body.collect().await.map_err(|error| causes(&error))?.to_bytes();
         Ok(Response::from_parts(parts, body))
+    }
+
+    /// Sends anything, and leaves the answer's body to come.
+    ///
+    /// # Errors
+    /// With every cause in one line.
+    pub async fn open(&self, request: Request<Bytes>) -> Result<Response<Incoming>, String> {
+        self.http.request(request.map(Full::new)).await.map_err(|error| causes(&error))
     }
 }
 

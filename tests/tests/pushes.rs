@@ -4,6 +4,7 @@ use std::{fs::File, path::Path};
 
 use bytes::Bytes;
 use http::Request;
+use http_body_util::BodyExt as _;
 use sconce_artifact::{Assembly, chunk_file};
 use sconce_proto::v1;
 use sconce_tests::{Client, Plane, digits, repository};
@@ -163,6 +164,40 @@ async fn a_split_among_versions_that_do_not_fit_is_refused_with_the_difference()
     let busy = plane.registry().delete_version(busy).await.expect_err("it answers everything");
     assert!(busy.message().contains("sconce split"), "{}", busy.message());
     plane.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_read_to_their_end_or_followed() {
+    let mut plane = Plane::start().await;
+    plane.push(&digits("v1"), "digits", "1", &[]).await.expect("pushed");
+    let request = v1::WatchEventsRequest { after: 0, past_only: true };
+    let mut past = plane.registry().watch_events(request).await.expect("watched").into_inner();
+    let mut kinds = Vec::new();
+    while let Some(event) = past.message().await.expect("an event") {
+        kinds.push(event.r#type);
+    }
+    assert_eq!(kinds, ["version.pushed"]);
+    let request = v1::WatchEventsRequest { after: 1, past_only: false };
+    let mut future = plane.registry().watch_events(request).await.expect("watched").into_inner();
+    plane.push(&digits("v2"), "digits", "2", &[]).await.expect("pushed");
+    let next = future.message().await.expect("an event").expect("one more");
+    assert_eq!((next.id, next.version.as_str()), (2, "2"));
+
+    // The same over REST: the stream ends with the control plane, and says all of it before.
+    let operator = plane.caller("/sconce/operator");
+    let path = format!("{}/api/v1/events/watch?after=1", plane.address());
+    let request = Request::get(path).body(Bytes::new()).expect("a request");
+    let watched = operator.open(request).await.expect("watched");
+    plane.activate("digits", "2").await;
+    drop(future);
+    let split = v1::WatchEventsRequest { after: 2, past_only: false };
+    let mut moved = plane.registry().watch_events(split).await.expect("watched").into_inner();
+    assert_eq!(moved.message().await.expect("an event").expect("one more").r#type, "split.changed");
+    drop(moved);
+    plane.stop().await;
+    let told = watched.into_body().collect().await.expect("it ends in order").to_bytes();
+    let text = String::from_utf8_lossy(&told).into_owned();
+    assert!(text.contains("event: version.pushed") && text.contains("id: 2"), "{text}");
 }
 
 /// The example with code that reads a file of the pod.

@@ -90,7 +90,7 @@ async fn every_method_asks_for_its_role() {
         }
         asked!(Reader, list_models(v1::ListModelsRequest::default()));
         asked!(Reader, get_model(v1::GetModelRequest::default()));
-        asked!(Reader, watch_events(v1::WatchEventsRequest::default()));
+        asked!(Reader, watch_events(v1::WatchEventsRequest { past_only: true, ..Default::default() }));
         asked!(Reader, list_sidecars(v1::ListSidecarsRequest::default()));
         asked!(Pusher, begin_push(v1::BeginPushRequest::default()));
         asked!(Pusher, upload_chunks(futures::stream::iter([v1::UploadChunksRequest::default()])));

@@ -38,12 +38,13 @@ impl Control {
         Ok(by_name(answer.into_inner().sidecars))
     }
 
-    /// What happened after `after`, then what happens.
+    /// What happened after `after`, then what happens, unless only the past is wanted.
     pub(crate) async fn events(
         &mut self,
         after: u64,
+        past_only: bool,
     ) -> Result<impl Stream<Item = Result<Event, Failure>> + Unpin + use<>, Failure> {
-        let request = self.request(v1::WatchEventsRequest { after });
+        let request = self.request(v1::WatchEventsRequest { after, past_only });
         let answer = self.registry.watch_events(request).await.map_err(|status| self.failure(status))?;
         let control = self.clone();
         Ok(answer

@@ -1,7 +1,5 @@
 //! `sconce events` and `sconce audit`: what happened, and who did it.
 
-use std::time::Duration;
-
 use futures::StreamExt;
 
 use crate::{
@@ -11,31 +9,17 @@ use crate::{
     output::{Output, Table},
 };
 
-/// The stream of events has no mark between past and future: the past comes at once, so
-/// this much silence means that it is over.
-const PAST_IS_OVER: Duration = Duration::from_millis(500);
-
 /// Shows events, and goes on if asked to.
 pub(super) async fn events(args: Events, mut control: Control, out: Output) -> Result<(), Failure> {
-    let mut events = control.events(args.after).await?;
-    loop {
-        let event = if args.follow {
-            events.next().await
-        } else {
-            match tokio::time::timeout(PAST_IS_OVER, events.next()).await {
-                Ok(event) => event,
-                Err(_) => return Ok(()),
-            }
-        };
-        match event {
-            Some(event) => out.line(&event?, people)?,
-            None if args.follow => {
-                return Err(Failure::failed("the control plane ended the stream of events")
-                    .hint("repeat the command with --after and the number of the last event"));
-            }
-            None => return Ok(()),
-        }
+    let mut events = control.events(args.after, !args.follow).await?;
+    while let Some(event) = events.next().await {
+        out.line(&event?, people)?;
     }
+    if args.follow {
+        return Err(Failure::failed("the control plane ended the stream of events")
+            .hint("repeat the command with --after and the number of the last event"));
+    }
+    Ok(())
 }
 
 fn people(event: &Event) -> String {

@@ -1,13 +1,13 @@
 //! For people, CI and Python: push, list, describe, delete, split, watch.
 
-use std::{collections::VecDeque, pin::Pin};
+use std::pin::Pin;
 
 use futures::{Stream, StreamExt as _};
 use sconce_catalog::{Digest, Labels, Manifest, ModelName, Selector, Signature, Split};
 use sconce_proto::{model_to_wire, v1, version_to_wire};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, ApiError, wire};
+use super::{Api, ApiError, events, wire};
 use crate::{
     access::Role,
     store::{Begin, Join},
@@ -83,16 +83,9 @@ impl v1::registry_server::Registry for Registry {
         let catalog = self.0.store.catalog().borrow().clone();
         let model = catalog.models.get(&name);
         let model = model.ok_or_else(|| ApiError::NotFound(format!("there is no model `{name}`")))?;
-        let sidecars = self.0.fleet.list().into_iter().filter_map(|mut sidecar| {
-            sidecar.versions.retain(|version| version.model == name.to_string());
-            // One that will serve the model and has not heard of it yet is one to wait for.
-            let labels = Labels::new(sidecar.labels.clone()).unwrap_or_default();
-            let expected = sidecar.connected && model.selector.matches(&labels);
-            (expected || !sidecar.versions.is_empty()).then_some(sidecar)
-        });
         Ok(Response::new(v1::GetModelResponse {
             model: Some(model_to_wire(&name, model)),
-            sidecars: sidecars.collect(),
+            sidecars: self.0.fleet.serving(&name, &model.selector),
         }))
     }
 
@@ -122,15 +115,9 @@ impl v1::registry_server::Registry for Registry {
         request: Request<v1::WatchEventsRequest>,
     ) -> Answer<Self::WatchEventsStream> {
         self.0.allow(&request, Role::Reader, "watch").await?;
-        let state = Following {
-            api: self.0.clone(),
-            newest: self.0.store.newest_event(),
-            after: request.into_inner().after,
-            page: VecDeque::new(),
-        };
-        let events = futures::stream::try_unfold(state, Following::next);
-        // A stream that nobody ends would hold up the end of the process.
-        Ok(Response::new(Box::pin(events.take_until(self.0.stopping.clone().cancelled_owned()))))
+        let v1::WatchEventsRequest { after, past_only } = request.into_inner();
+        let events = events::follow(self.0.clone(), after, past_only);
+        Ok(Response::new(Box::pin(events.map(|event| Ok(wire::event(event?))))))
     }
 
     async fn list_sidecars(
@@ -181,30 +168,6 @@ impl v1::registry_server::Registry for Registry {
         let join = Join { spiffe_path, names };
         let token = self.0.create_join_token(&caller, &join, ttl_seconds, uses).await?;
         Ok(Response::new(v1::CreateJoinTokenResponse { token }))
-    }
-}
-
-/// Someone who reads events, a page at a time.
-struct Following {
-    api: Api,
-    newest: tokio::sync::watch::Receiver<u64>,
-    after: u64,
-    page: VecDeque<crate::store::Event>,
-}
-
-impl Following {
-    async fn next(mut self) -> Result<Option<(v1::Event, Self)>, Status> {
-        loop {
-            if let Some(event) = self.page.pop_front() {
-                self.after = event.id;
-                return Ok(Some((wire::event(event), self)));
-            }
-            let after = self.after;
-            if self.newest.wait_for(|newest| *newest > after).await.is_err() {
-                return Ok(None);
-            }
-            self.page = self.api.store.events(after).await?.into();
-        }
     }
 }
 

@@ -12,8 +12,9 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
     http::StatusCode,
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Response, sse},
 };
+use futures::StreamExt as _;
 use sconce_catalog::{ModelName, Share, Split, Version};
 use serde::Deserialize;
 use utoipa::{
@@ -24,7 +25,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     extract::{Body, Options, Segments, Who},
-    views::{AuditView, Changed, EventView, Failed, ModelView, SidecarView, SplitView},
+    views::{AuditView, Changed, Described, EventView, Failed, ModelView, SidecarView, SplitView},
 };
 use super::{Api, ApiError};
 use crate::access::Role;
@@ -44,6 +45,7 @@ pub(super) fn router(api: Api) -> Router {
         .routes(routes!(tokens::create_join))
         .routes(routes!(sidecars))
         .routes(routes!(events))
+        .routes(routes!(watch_events))
         .routes(routes!(audit))
         .split_for_parts();
     let document = described(document);
@@ -81,19 +83,20 @@ async fn models(State(api): State<Api>, who: Who) -> Result<Json<Vec<ModelView>>
     Ok(Json(catalog.models.iter().map(|(name, model)| ModelView::new(name, model)).collect()))
 }
 
-/// One model.
-#[utoipa::path(get, path = "/api/v1/models/{namespace}/{model}", params(("namespace" = String, Path), ("model" = String, Path)), responses((status = 200, body = ModelView), (status = 404, body = Failed)))]
+/// One model, and where its versions stand on the sidecars that serve it.
+#[utoipa::path(get, path = "/api/v1/models/{namespace}/{model}", params(("namespace" = String, Path), ("model" = String, Path)), responses((status = 200, body = Described), (status = 404, body = Failed)))]
 async fn model(
     State(api): State<Api>,
     Segments(named): Segments<Named>,
     who: Who,
-) -> Result<Json<ModelView>, ApiError> {
+) -> Result<Json<Described>, ApiError> {
     api.rest_allow(&who, Role::Reader, "list").await?;
     let name = name(&named)?;
     let catalog = api.store.catalog().borrow().clone();
     let model = catalog.models.get(&name);
     let model = model.ok_or_else(|| ApiError::NotFound(format!("there is no model `{name}`")))?;
-    Ok(Json(ModelView::new(&name, model)))
+    let sidecars = api.fleet.serving(&name, &model.selector).into_iter().map(SidecarView::from).collect();
+    Ok(Json(Described { model: ModelView::new(&name, model), sidecars }))
 }
 
 /// Sets who answers how much, in percent by version.
@@ -148,6 +151,23 @@ async fn events(
 ) -> Result<Json<Vec<EventView>>, ApiError> {
     api.rest_allow(&who, Role::Reader, "watch").await?;
     Ok(Json(api.store.events(after.after).await?.into_iter().map(EventView::from).collect()))
+}
+
+/// What happened after an id, then each event as it happens, as server-sent events.
+#[utoipa::path(get, path = "/api/v1/events/watch", params(After), responses((status = 200, body = EventView, content_type = "text/event-stream")))]
+async fn watch_events(
+    State(api): State<Api>,
+    Options(after): Options<After>,
+    who: Who,
+) -> Result<Response, ApiError> {
+    api.rest_allow(&who, Role::Reader, "watch").await?;
+    let events = super::events::follow(api, after.after, false).map(|event| {
+        let event = event.map_err(axum::Error::new)?;
+        let (id, kind) = (event.id.to_string(), event.kind.clone());
+        // The id lets a browser's EventSource say where it was; `after` does the same for others.
+        sse::Event::default().id(id).event(kind).json_data(EventView::from(event)).map_err(axum::Error::new)
+    });
+    Ok(sse::Sse::new(events).keep_alive(sse::KeepAlive::default()).into_response())
 }
 
 /// Who changed what, oldest first, at most a thousand at a time.

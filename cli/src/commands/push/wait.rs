@@ -37,7 +37,7 @@ pub(super) async fn settle(
     limit: Duration,
 ) -> Result<Standing, Failure> {
     // Events first, so that what happens between a look and the next is not missed.
-    let mut events = control.events(0).await?;
+    let mut events = control.events(0, false).await?;
     let deadline = tokio::time::Instant::now() + limit;
     let mut said = 0;
     loop {

@@ -37,6 +37,14 @@ pub(super) struct ModelView {
     versions: Vec<VersionView>,
 }
 
+/// A model and the sidecars that serve it.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Described {
+    #[serde(flatten)]
+    pub(super) model: ModelView,
+    pub(super) sidecars: Vec<SidecarView>,
+}
+
 /// A version of a model.
 #[derive(Serialize, ToSchema)]
 pub(super) struct VersionView {
