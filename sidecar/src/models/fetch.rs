@@ -177,3 +177,6 @@ impl FetchError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
