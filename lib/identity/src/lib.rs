@@ -4,7 +4,8 @@
 //! the TLS configurations made from an identity look it up at each handshake: a new
 //! certificate needs no restart and drops no connection, and before the first one every
 //! handshake fails. Where certificates come from is behind the publisher: a folder
-//! ([`files`]) or an issuer ([`issued`]), such as the embedded CA ([`authority`]).
+//! ([`files`]), a secret discovery service ([`sds`]), such as Istio's agent, or an issuer
+//! ([`issued`]), such as the embedded CA ([`authority`]).
 
 mod admission;
 pub mod authority;
@@ -18,6 +19,7 @@ mod policy;
 mod principal;
 mod refusal;
 mod roots;
+pub mod sds;
 mod serve;
 mod spiffe;
 mod svid;
