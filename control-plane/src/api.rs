@@ -31,8 +31,21 @@ pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) access: Access,
     pub(crate) fleet: Fleet,
-    pub(crate) issuing: Issuing,
+    /// The built-in CA, where identities come from it.
+    pub(crate) issuing: Option<Issuing>,
     pub(crate) stopping: Stopping,
+}
+
+impl Api {
+    /// The built-in CA, or who is asked instead.
+    fn issuing(&self) -> Result<&Issuing, ApiError> {
+        self.issuing.as_ref().ok_or_else(|| {
+            ApiError::Failed(
+                "this control plane issues no certificates: identities come from its mesh (SCONCE_SDS_SOCKET)"
+                    .into(),
+            )
+        })
+    }
 }
 
 /// A manifest of the largest artifact.

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use futures::future::BoxFuture;
 use sconce_identity::{ClientAuth, Doors, PeerPolicy, authority::AuthorityError};
 use sconce_lifecycle::{Readiness, Render, Tasks};
 use tokio::net::TcpListener;
@@ -57,13 +58,19 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     let stored = |error: api::ApiError| StartError::Store(error.to_string());
 
     let readiness = Readiness::default();
-    let issuing = Issuing::open(&config.data_dir.join("ca"), &config.trust_domain)?;
     let (publisher, identity) = sconce_identity::identity();
-    let renew = issuing.certify_self(config.names, publisher).map_err(stored)?;
-    issuing.write_operator(&config.data_dir.join("operator")).map_err(stored)?;
     let store = Store::open(&config.data_dir).await.map_err(stored)?;
     let mut roles = config.roles;
-    roles.insert(issuing.operator().map_err(stored)?, Role::Operator);
+    let (issuing, certify): (_, BoxFuture<'static, ()>) = match config.sds_socket {
+        Some(socket) => (None, Box::pin(sconce_identity::sds::watch(socket, publisher))),
+        None => {
+            let issuing = Issuing::open(&config.data_dir.join("ca"), &config.trust_domain)?;
+            let renew = issuing.certify_self(config.names, publisher).map_err(stored)?;
+            issuing.write_operator(&config.data_dir.join("operator")).map_err(stored)?;
+            roles.insert(issuing.operator().map_err(stored)?, Role::Operator);
+            (Some(issuing), Box::pin(renew))
+        }
+    };
     let access = Access { store: store.clone(), roles: Arc::new(roles) };
     let fleet = Fleet::new(store.clone());
     let service = api::service(Api { store, access, fleet, issuing, stopping: tasks.stopping() });
@@ -72,7 +79,13 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
 
     let stopping = tasks.stopping();
     tasks.spawn("certificate", async move {
-        stopping.run_until_cancelled(renew).await;
+        stopping.run_until_cancelled(certify).await;
+    });
+    let certified = readiness.guard("identity");
+    tasks.spawn_through_drain("identity", async move {
+        identity.ready().await;
+        drop(certified);
+        std::future::pending().await
     });
     tasks.spawn("api", sconce_identity::serve(api_listener, doors, service, tasks.stopping()));
     tasks.spawn_through_drain(

@@ -15,7 +15,10 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// `SCONCE_DATA_DIR`: database, chunks, CA and the first operator's credentials.
     pub data_dir: PathBuf,
-    /// `SCONCE_TRUST_DOMAIN`: default `sconce.local`.
+    /// `SCONCE_SDS_SOCKET`: a secret discovery service, such as Istio's agent, that certifies this
+    /// process. Without it the built-in CA does, and certifies sidecars and operators as well.
+    pub sds_socket: Option<PathBuf>,
+    /// `SCONCE_TRUST_DOMAIN`: of the built-in CA; default `sconce.local`.
     pub trust_domain: String,
     /// `SCONCE_NAMES`: DNS names and IP addresses of this server; default `localhost,127.0.0.1`.
     pub names: Vec<String>,
@@ -86,6 +89,7 @@ impl Config {
             listen,
             admin_listen,
             data_dir: data_dir.unwrap_or_default(),
+            sds_socket: text("SCONCE_SDS_SOCKET").map(PathBuf::from),
             trust_domain,
             names: list(&text("SCONCE_NAMES").unwrap_or_else(|| "localhost,127.0.0.1".into())),
             roles: roles.unwrap_or_default(),

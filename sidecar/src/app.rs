@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     config::{Config, IdentitySource},
     control::{
-        issuer::{JoinIssuer, control_plane_policy},
+        issuer::JoinIssuer,
         link::Link,
         watch::{Reporter, Watch},
     },
@@ -85,7 +85,7 @@ pub async fn start(
     let disk = Disk::open(&config.data_dir)?;
     let (publisher, identity) = sconce_identity::identity();
     let renew = certificates(&config, publisher, identity.clone(), tasks)?;
-    let link = Link::new(&config.control_plane, identity.client_config(control_plane_policy()));
+    let link = Link::new(&config.control_plane, identity.client_config(control_plane(&config)));
     let pool = Pool::start(&engine, config.inference_threads, config.inference_threads * QUEUE_PER_THREAD)?;
     let loader = Loader::start(Arc::clone(&engine))?;
     let live = Live::default();
@@ -154,6 +154,11 @@ fn advertised(address: SocketAddr) -> String {
     }
 }
 
+/// Only the control plane is listened to, whatever else its CA has signed.
+fn control_plane(config: &Config) -> PeerPolicy {
+    PeerPolicy::path_in_own_trust_domain(config.control_plane_id.clone())
+}
+
 fn callers(config: &Config) -> PeerPolicy {
     if config.callers.is_empty() {
         PeerPolicy::own_trust_domain()
@@ -186,9 +191,16 @@ fn certificates(
     let stopping = tasks.stopping();
     let source: futures::future::BoxFuture<'static, ()> = match &config.identity {
         IdentitySource::Files(folder) => Box::pin(sconce_identity::files::watch(folder.clone(), publisher)),
+        IdentitySource::Sds(socket) => Box::pin(sconce_identity::sds::watch(socket.clone(), publisher)),
         IdentitySource::Join { token_file, trust_bundle, names } => {
-            let issuer = JoinIssuer::new(&config.control_plane, token_file, trust_bundle, identity)
-                .map_err(|error| StartError::Identity(error.to_string()))?;
+            let issuer = JoinIssuer::new(
+                &config.control_plane,
+                token_file,
+                trust_bundle,
+                control_plane(config),
+                identity,
+            )
+            .map_err(|error| StartError::Identity(error.to_string()))?;
             let folder = config.data_dir.join("identity");
             Box::pin(sconce_identity::issued::renew(folder, names.clone(), Arc::new(issuer), publisher))
         }

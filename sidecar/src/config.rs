@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use http::Uri;
 use sconce_catalog::Labels;
-use sconce_identity::IdPattern;
+use sconce_identity::{IdPattern, SpiffeId};
 
 /// What the environment says, checked.
 #[derive(Clone, Debug)]
@@ -17,6 +17,9 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// `SCONCE_CONTROL_PLANE`: `https://host:port`.
     pub control_plane: Uri,
+    /// `SCONCE_CONTROL_PLANE_ID`: path of the control plane's SPIFFE id in the own trust domain;
+    /// default `/sconce/control-plane`, which the control plane's own CA gives it.
+    pub control_plane_id: String,
     /// Where this process's certificate comes from.
     pub identity: IdentitySource,
     /// `SCONCE_DATA_DIR`: keeps the catalog, artifacts and the certificate.
@@ -47,6 +50,8 @@ pub struct Config {
 pub enum IdentitySource {
     /// `SCONCE_IDENTITY_DIR`: a folder with `cert.pem`, `key.pem` and `ca.pem`, reloaded when it changes.
     Files(PathBuf),
+    /// `SCONCE_SDS_SOCKET`: a secret discovery service, such as Istio's agent.
+    Sds(PathBuf),
     /// `SCONCE_JOIN_TOKEN_FILE` and `SCONCE_TRUST_BUNDLE`: the control plane's own CA.
     Join {
         /// Holds the token; needed only until the first certificate is on disk.
@@ -97,6 +102,7 @@ impl Config {
                 "an address such as 127.0.0.1:9443",
             ),
             control_plane: read.control_plane(),
+            control_plane_id: read.control_plane_id(),
             identity: read.identity(),
             data_dir: read.required("SCONCE_DATA_DIR", "a folder that this process may write"),
             labels: read.or("SCONCE_LABELS", Labels::default(), "labels such as team=pay,tier=edge"),
@@ -167,12 +173,25 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
         }
     }
 
+    fn control_plane_id(&mut self) -> String {
+        let path = self.text("SCONCE_CONTROL_PLANE_ID").unwrap_or_else(|| "/sconce/control-plane".into());
+        // Any trust domain will do here: which one it is, the own certificate says.
+        if SpiffeId::new("example.org", &path).is_err() {
+            self.problems.push(format!(
+                "SCONCE_CONTROL_PLANE_ID is {path:?}; expected a path such as /ns/sconce-system/sa/sconce"
+            ));
+        }
+        path
+    }
+
     fn identity(&mut self) -> IdentitySource {
         let files = self.text("SCONCE_IDENTITY_DIR").map(PathBuf::from);
+        let sds = self.text("SCONCE_SDS_SOCKET").map(PathBuf::from);
         let token = self.text("SCONCE_JOIN_TOKEN_FILE").map(PathBuf::from);
-        match (files, token) {
-            (Some(folder), None) => IdentitySource::Files(folder),
-            (None, Some(token_file)) => IdentitySource::Join {
+        match (files, sds, token) {
+            (Some(folder), None, None) => IdentitySource::Files(folder),
+            (None, Some(socket), None) => IdentitySource::Sds(socket),
+            (None, None, Some(token_file)) => IdentitySource::Join {
                 token_file,
                 trust_bundle: self.required(
                     "SCONCE_TRUST_BUNDLE",
@@ -180,10 +199,11 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
                 ),
                 names: self.list("SCONCE_NAMES", "DNS names and IP addresses, separated by commas"),
             },
-            (files, _) => {
-                let problem = if files.is_some() { "are both set" } else { "are both not set" };
+            (files, sds, token) => {
+                let none = files.is_none() && sds.is_none() && token.is_none();
                 self.problems.push(format!(
-                    "SCONCE_IDENTITY_DIR and SCONCE_JOIN_TOKEN_FILE {problem}; expected exactly one of them"
+                    "of SCONCE_IDENTITY_DIR, SCONCE_SDS_SOCKET and SCONCE_JOIN_TOKEN_FILE {}; expected exactly one of them",
+                    if none { "none is set" } else { "several are set" }
                 ));
                 IdentitySource::Files(PathBuf::new())
             }

@@ -13,7 +13,7 @@ impl v1::certificate_authority_server::CertificateAuthority for Authority {
     async fn issue(&self, request: Request<v1::IssueRequest>) -> Result<Response<v1::IssueResponse>, Status> {
         let principal = request.extensions().get::<Principal>().cloned();
         let v1::IssueRequest { csr_pem, join_token } = request.into_inner();
-        let issuing = &self.0.issuing;
+        let issuing = self.0.issuing()?;
         let asked = issuing.requested_names(&csr_pem)?;
         let (id, allowed) = match (principal, join_token.is_empty()) {
             (_, false) => {

@@ -43,7 +43,7 @@ impl Api {
         ttl_seconds: u32,
         uses: u32,
     ) -> Result<String, ApiError> {
-        let id = self.issuing.joinable(&join.spiffe_path)?;
+        let id = self.issuing()?.joinable(&join.spiffe_path)?;
         let ttl = if ttl_seconds == 0 { DEFAULT_JOIN_SECONDS } else { ttl_seconds };
         if ttl > LONGEST_JOIN_SECONDS {
             return Err(ApiError::Invalid(format!(

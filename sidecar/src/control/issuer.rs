@@ -48,16 +48,16 @@ impl JoinIssuer {
         control_plane: &Uri,
         token_file: &Path,
         trust_bundle: &Path,
+        policy: PeerPolicy,
         identity: Identity,
     ) -> Result<Self, InvalidBundle> {
         let invalid = |reason: String| InvalidBundle { path: trust_bundle.display().to_string(), reason };
         let roots = fs::read(trust_bundle).map_err(|error| invalid(error.to_string()))?;
-        let tls =
-            trust_only_client_config(&roots, control_plane_policy()).map_err(|e| invalid(e.to_string()))?;
+        let tls = trust_only_client_config(&roots, policy.clone()).map_err(|e| invalid(e.to_string()))?;
         Ok(Self {
             token_file: token_file.to_owned(),
             joining: Link::new(control_plane, tls),
-            renewing: Link::new(control_plane, identity.client_config(control_plane_policy())),
+            renewing: Link::new(control_plane, identity.client_config(policy)),
             identity,
         })
     }
@@ -88,11 +88,6 @@ impl JoinIssuer {
             IssueError(format!("SCONCE_JOIN_TOKEN_FILE {}: {error}", self.token_file.display()))
         })
     }
-}
-
-/// Only the control plane is listened to, whatever else its CA has signed.
-pub fn control_plane_policy() -> PeerPolicy {
-    PeerPolicy::path_in_own_trust_domain("/sconce/control-plane")
 }
 
 impl Issuer for JoinIssuer {
