@@ -49,6 +49,13 @@ pub(crate) struct Global {
     /// The private key of our certificate, PEM
     #[arg(long, global = true, env = "SCONCE_KEY", value_name = "FILE", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
+    /// Socket of a secret discovery service that says who you are, such as Istio's agent; instead
+    /// of --ca, --cert and --key
+    #[arg(long, global = true, env = "SCONCE_SDS_SOCKET", value_name = "SOCKET", conflicts_with = "cert")]
+    pub(crate) sds_socket: Option<PathBuf>,
+    /// Path of the control plane's SPIFFE id [default: /sconce/control-plane]
+    #[arg(long, global = true, env = "SCONCE_CONTROL_PLANE_ID", value_name = "PATH")]
+    pub(crate) control_plane_id: Option<String>,
     /// A token made by `sconce token create`, in place of a certificate
     #[arg(long, global = true, env = "SCONCE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,

@@ -47,7 +47,7 @@ impl Control {
         let endpoint = Endpoint::from(dialled(&address)?)
             .http2_keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20));
-        let connector = connection::connector(access, Callee::ControlPlane)?;
+        let connector = connection::connector(access, Callee::ControlPlane).await?;
         let connecting = endpoint.connect_with_connector(connector);
         let channel = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(channel)) => channel,
@@ -196,8 +196,8 @@ mod tests {
         std::fs::write(&roots, authority.roots_pem()).expect("written");
         let access = Access {
             control_plane: address.clone(),
-            ca: roots,
-            certificate: None,
+            control_plane_id: crate::context::CONTROL_PLANE_ID.into(),
+            identity: crate::context::Credentials::Files { ca: roots, certificate: None },
             token: Some("t".into()),
             sidecars: vec![],
         };

@@ -1,13 +1,14 @@
 //! TLS to the control plane and to sidecars, by SPIFFE id.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use sconce_identity::{
-    ConnectError, Connector, InvalidMaterial, Material, PeerPolicy, identity, trust_only_client_config,
+    ConnectError, Connector, Identity, InvalidMaterial, Material, PeerPolicy, identity,
+    trust_only_client_config,
 };
 
 use crate::{
-    context::Access,
+    context::{Access, Credentials},
     failure::{Exit, Failure, chain},
 };
 
@@ -27,33 +28,50 @@ impl Callee {
         }
     }
 
-    fn policy(self) -> PeerPolicy {
+    fn policy(self, access: &Access) -> PeerPolicy {
         match self {
-            Self::ControlPlane => PeerPolicy::path_in_own_trust_domain("/sconce/control-plane"),
+            Self::ControlPlane => PeerPolicy::path_in_own_trust_domain(access.control_plane_id.clone()),
             Self::Sidecar => PeerPolicy::own_trust_domain(),
         }
     }
 }
 
+/// How long a secret discovery service may take: it has the certificate, or is starting.
+const SDS_PATIENCE: Duration = Duration::from_secs(15);
+
 /// A connector with the credentials of `access`, for HTTP/2 to the control plane and
 /// HTTP/1.1 to a sidecar.
-pub(crate) fn connector(access: &Access, callee: Callee) -> Result<Connector, Failure> {
-    let roots = read(&access.ca)?;
-    let tls = match &access.certificate {
-        None => trust_only_client_config(&roots, callee.policy())
-            .map_err(|error| Failure::failed(format!("{}: {}", access.ca.display(), chain(&error))))?,
-        Some((cert, key)) => {
-            let material = Material::from_pem(&read(cert)?, &read(key)?, &roots);
+pub(crate) async fn connector(access: &Access, callee: Callee) -> Result<Connector, Failure> {
+    let policy = callee.policy(access);
+    let tls = match &access.identity {
+        Credentials::Sds(socket) => discovered(socket).await?.client_config(policy),
+        Credentials::Files { ca, certificate: None } => trust_only_client_config(&read(ca)?, policy)
+            .map_err(|error| Failure::failed(format!("{}: {}", ca.display(), chain(&error))))?,
+        Credentials::Files { ca, certificate: Some((cert, key)) } => {
+            let material = Material::from_pem(&read(cert)?, &read(key)?, &read(ca)?);
             let material = material.map_err(|error| unusable(cert, &error))?;
             let (publisher, identity) = identity();
             publisher.publish(material);
-            identity.client_config(callee.policy())
+            identity.client_config(policy)
         }
     };
     Ok(match callee {
         Callee::ControlPlane => Connector::new(tls),
         Callee::Sidecar => Connector::http1(tls),
     })
+}
+
+/// Who the service at this socket says we are. It is followed for as long as this runs.
+async fn discovered(socket: &Path) -> Result<Identity, Failure> {
+    let (publisher, identity) = identity();
+    tokio::spawn(sconce_identity::sds::watch(socket.to_owned(), publisher));
+    let ready = tokio::time::timeout(SDS_PATIENCE, identity.ready()).await;
+    ready.map_err(|_| {
+        let waited = SDS_PATIENCE.as_secs();
+        Failure::failed(format!("{} gave no certificate in {waited} s", socket.display()))
+            .hint("is it the socket of Istio's agent, /var/run/secrets/workload-spiffe-uds/socket?")
+    })?;
+    Ok(identity)
 }
 
 /// What a connection that was not made means for the user.

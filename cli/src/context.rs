@@ -37,11 +37,29 @@ pub(crate) struct Sidecar {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
     pub(crate) control_plane: String,
-    pub(crate) ca: PathBuf,
-    pub(crate) certificate: Option<(PathBuf, PathBuf)>,
+    /// Path of its SPIFFE id.
+    pub(crate) control_plane_id: String,
+    pub(crate) identity: Credentials,
     pub(crate) token: Option<String>,
     pub(crate) sidecars: Vec<Sidecar>,
 }
+
+/// Whom to trust, and who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    /// PEM files; without a certificate we are nobody, or whoever the token says.
+    Files {
+        /// The roots to trust.
+        ca: PathBuf,
+        /// Our chain and its key.
+        certificate: Option<(PathBuf, PathBuf)>,
+    },
+    /// A secret discovery service tells both.
+    Sds(PathBuf),
+}
+
+/// The id that the control plane's own CA gives it.
+pub(crate) const CONTROL_PLANE_ID: &str = "/sconce/control-plane";
 
 const START_ONE: &str = "start one on this machine with `sconce up`, or give --control-plane, --ca and \
                          --cert with --key (or --token)";
@@ -88,21 +106,25 @@ impl Access {
         let missing = |what: &str| Failure::new(Exit::Usage, format!("{what} unknown")).hint(START_ONE);
         let ours = context.as_ref();
         let control_plane = global.control_plane.clone().or(ours.map(|c| c.control_plane.clone()));
-        let named = global.cert.clone().zip(global.key.clone());
-        // A token replaces the context's certificate, but not one named beside it.
-        let found = ours.filter(|_| global.token.is_none()).map(|c| (c.cert.clone(), c.key.clone()));
-        let certificate = named.or(found);
-        if certificate.is_none() && global.token.is_none() {
-            return Err(missing("the control plane and who you are to it are"));
-        }
+        let identity = match &global.sds_socket {
+            Some(socket) => Credentials::Sds(socket.clone()),
+            None => {
+                let named = global.cert.clone().zip(global.key.clone());
+                // A token replaces the context's certificate, but not one named beside it.
+                let found = ours.filter(|_| global.token.is_none()).map(|c| (c.cert.clone(), c.key.clone()));
+                let certificate = named.or(found);
+                if certificate.is_none() && global.token.is_none() {
+                    return Err(missing("the control plane and who you are to it are"));
+                }
+                let ca = global.ca.clone().or(ours.map(|c| c.ca.clone()));
+                Credentials::Files { ca: ca.ok_or_else(|| missing("the CA to trust is"))?, certificate }
+            }
+        };
+        let id = global.control_plane_id.clone().unwrap_or_else(|| CONTROL_PLANE_ID.into());
         Ok(Self {
             control_plane: control_plane.ok_or_else(|| missing("the address of the control plane is"))?,
-            ca: global
-                .ca
-                .clone()
-                .or(ours.map(|c| c.ca.clone()))
-                .ok_or_else(|| missing("the CA to trust is"))?,
-            certificate,
+            control_plane_id: id,
+            identity,
             token: global.token.clone(),
             sidecars: context.map(|c| c.sidecars).unwrap_or_default(),
         })
@@ -120,6 +142,8 @@ mod tests {
             ca: None,
             cert: None,
             key: None,
+            sds_socket: None,
+            control_plane_id: None,
             token: None,
             home: None,
             format: Format::Table,
@@ -141,14 +165,27 @@ mod tests {
         let options = Global { control_plane: Some("https://elsewhere:1".into()), ..global() };
         let access = Access::merge(&options, Some(context())).expect("complete");
         assert_eq!(access.control_plane, "https://elsewhere:1");
-        assert_eq!(access.certificate, Some(("cert.pem".into(), "key.pem".into())));
+        let certificate = Some(("cert.pem".into(), "key.pem".into()));
+        assert_eq!(access.identity, Credentials::Files { ca: "ca.pem".into(), certificate });
     }
 
     #[test]
     fn a_token_is_not_sent_along_with_somebody_elses_certificate() {
         let options = Global { token: Some("t".into()), ..global() };
         let access = Access::merge(&options, Some(context())).expect("complete");
-        assert_eq!((access.certificate, access.token.as_deref()), (None, Some("t")));
+        assert_eq!(access.identity, Credentials::Files { ca: "ca.pem".into(), certificate: None });
+        assert_eq!(access.token.as_deref(), Some("t"));
+    }
+
+    #[test]
+    fn a_secret_discovery_service_needs_no_files() {
+        let options = Global {
+            control_plane: Some("https://elsewhere:1".into()),
+            sds_socket: Some("socket".into()),
+            ..global()
+        };
+        let access = Access::merge(&options, None).expect("complete");
+        assert_eq!(access.identity, Credentials::Sds("socket".into()));
     }
 
     #[test]

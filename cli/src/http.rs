@@ -13,7 +13,7 @@ use tower::Service;
 
 use crate::{
     connection::{self, Callee},
-    context::Access,
+    context::{Access, Credentials},
     failure::{Exit, Failure, chain},
 };
 
@@ -45,12 +45,12 @@ impl Peer {
         let uri: Uri = address.parse().map_err(|_| invalid())?;
         let authority = uri.authority().filter(|a| a.port().is_some()).ok_or_else(invalid)?.to_string();
         match uri.scheme_str() {
-            Some("https") if access.certificate.is_none() => {
+            Some("https") if matches!(access.identity, Credentials::Files { certificate: None, .. }) => {
                 Err(Failure::new(Exit::Denied, "sidecars know their callers by certificate, not by token")
                     .hint("give --cert and --key"))
             }
             Some("https") => {
-                let mut connector = connection::connector(access, Callee::Sidecar)?;
+                let mut connector = connection::connector(access, Callee::Sidecar).await?;
                 let io = connector.call(uri).await;
                 let io = io.map_err(|error| connection::failure(Callee::Sidecar, address, &error))?;
                 Self::over(io, address, authority).await

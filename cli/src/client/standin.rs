@@ -22,7 +22,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming, service::Routes};
 
-use crate::context::Access;
+use crate::context::{Access, CONTROL_PLANE_ID, Credentials};
 
 /// What the registry holds.
 #[derive(Default)]
@@ -72,11 +72,14 @@ impl Standin {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let access = Access {
             control_plane: format!("https://{}", listener.local_addr().expect("bound")),
-            ca: write("ca.pem", roots),
-            certificate: Some((
-                write("cert.pem", theirs.chain_pem.as_bytes()),
-                write("key.pem", theirs.key_pem.as_bytes()),
-            )),
+            control_plane_id: CONTROL_PLANE_ID.into(),
+            identity: Credentials::Files {
+                ca: write("ca.pem", roots),
+                certificate: Some((
+                    write("cert.pem", theirs.chain_pem.as_bytes()),
+                    write("key.pem", theirs.key_pem.as_bytes()),
+                )),
+            },
             token: None,
             sidecars: vec![],
         };

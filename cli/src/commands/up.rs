@@ -13,7 +13,7 @@ use crate::{
     args::{self, Global},
     client::Control,
     config::Surroundings,
-    context::{self, Access, Context, Sidecar},
+    context::{self, Access, Context, Credentials, Sidecar},
     failure::{Exit, Failure},
     output::Output,
 };
@@ -171,8 +171,11 @@ fn url(tls: bool, address: SocketAddr) -> String {
 fn access(context: &Context) -> Access {
     Access {
         control_plane: context.control_plane.clone(),
-        ca: context.ca.clone(),
-        certificate: Some((context.cert.clone(), context.key.clone())),
+        control_plane_id: context::CONTROL_PLANE_ID.into(),
+        identity: Credentials::Files {
+            ca: context.ca.clone(),
+            certificate: Some((context.cert.clone(), context.key.clone())),
+        },
         token: None,
         sidecars: vec![],
     }

@@ -8,6 +8,7 @@ use crate::{
         Control,
         standin::{Standin, model_file},
     },
+    context::Credentials,
     failure::{Exit, Failure},
     output::Output,
 };
@@ -77,7 +78,13 @@ async fn a_denied_call_and_a_foreign_ca_are_both_denials() {
     assert_eq!(control.models(None).await.expect_err("it allows nothing").exit, Exit::Denied);
 
     let other = Standin::start().await;
-    let mixed = crate::context::Access { ca: other.access.ca.clone(), ..standin.access.clone() };
+    let mut mixed = standin.access.clone();
+    let (Credentials::Files { ca: ours, .. }, Credentials::Files { ca: theirs, .. }) =
+        (&mut mixed.identity, &other.access.identity)
+    else {
+        panic!("both have files");
+    };
+    ours.clone_from(theirs);
     assert_eq!(Control::connect(&mixed).await.err().expect("foreign").exit, Exit::Denied);
     let mixed = crate::context::Access { control_plane: other.access.control_plane.clone(), ..mixed };
     let failure = match Control::connect(&mixed).await {
