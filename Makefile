@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help tools libtorch build demo test bench clients lint
+.PHONY: help tools libtorch build demo test test-cluster cluster-start cluster-stop bench clients lint
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 tools: ## Check that what is needed is here, and say how to get what is not
 	@scripts/tools.sh
@@ -26,6 +26,15 @@ clients: tools ## Install the protocol's Python clients, for the tests
 
 test: libtorch clients ## Run every test that needs no cluster
 	@SCONCE_CLIENTS="$$(scripts/clients.sh)" cargo test --workspace --locked
+
+test-cluster: build ## Run the scenarios on a real Kubernetes with Istio (KUBECONFIG, else one started here, as root)
+	@tests/cluster/run.sh
+
+cluster-start: ## Start a Kubernetes with Istio on this machine, as root, and print its KUBECONFIG
+	@tests/cluster/start.sh
+
+cluster-stop: ## Stop it, and take back what it did to this machine
+	@tests/cluster/stop.sh
 
 bench: libtorch ## Compare serving with calling libtorch directly, as ratios from one run
 	@cargo bench --locked -p sconce-tests --bench serving

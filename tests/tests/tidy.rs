@@ -133,6 +133,7 @@ fn versions_stand_in_the_root_manifest_only() {
         "control-plane",
         "cli",
         "tests",
+        "tests/cluster",
         "examples/digits",
         "lib/catalog",
         "lib/artifact",

@@ -1,0 +1,15 @@
+# The control plane. See sidecar.Dockerfile for where its parts come from.
+ARG BASE=debian:12-slim
+FROM ${BASE} AS base
+
+FROM scratch
+ARG TARGETARCH=amd64
+COPY --from=base /usr/lib/*-linux-gnu/ld-linux-*.so.* /lib64/
+COPY --from=base /usr/lib/*-linux-gnu/ld-linux-*.so.* /lib/
+COPY --from=base /usr/lib/*-linux-gnu/libc.so.6 /usr/lib/*-linux-gnu/libm.so.6 /usr/lib/*-linux-gnu/libgcc_s.so.1 /lib/
+COPY ${TARGETARCH}/bin/sconce-control-plane /usr/local/bin/
+USER 65532:65532
+ENV SCONCE_DATA_DIR=/data SCONCE_ADMIN_LISTEN=0.0.0.0:9440 SCONCE_LOG_FORMAT=json
+VOLUME /data
+EXPOSE 8440 9440
+ENTRYPOINT ["/usr/local/bin/sconce-control-plane"]

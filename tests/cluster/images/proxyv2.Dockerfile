@@ -1,0 +1,4 @@
+FROM scratch
+COPY . /
+ENV PATH=/usr/local/bin:/usr/sbin
+ENTRYPOINT ["/usr/local/bin/pilot-agent"]

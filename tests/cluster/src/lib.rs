@@ -1,0 +1,125 @@
+//! A real cluster, asked through `kubectl` as its users do; scenarios know no more of it
+//! than a `KUBECONFIG`.
+//!
+//! `make test-cluster` runs them. Plain `cargo test` must never touch whatever cluster
+//! somebody's `KUBECONFIG` leads to, so they run only where `SCONCE_CLUSTER` is set.
+
+mod report;
+
+use std::{
+    io::Write as _,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+pub use report::Scenario;
+
+/// How long a condition may take to come true: much longer than it ever should.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A cluster, and what Sconce's images are called in it.
+pub struct Cluster {
+    image: String,
+    tag: String,
+}
+
+impl Cluster {
+    /// The cluster to use, if one was asked for.
+    pub fn from_env() -> Option<Self> {
+        if std::env::var_os("SCONCE_CLUSTER").is_none() {
+            eprintln!("the cluster scenarios were NOT run: use `make test-cluster`");
+            return None;
+        }
+        let or = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+        Some(Self { image: or("SCONCE_IMAGE", "localhost/sconce"), tag: or("SCONCE_TAG", "dev") })
+    }
+
+    /// Applies a file of `manifests/`, with each of `replace`'s words replaced.
+    ///
+    /// # Panics
+    /// Where the API server refuses it.
+    pub fn apply(&self, manifest: &str, replace: &[(&str, &str)]) {
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("manifests").join(manifest);
+        let mut text = std::fs::read_to_string(&file).expect("the manifest");
+        let own = [("IMAGE", self.image.as_str()), (":TAG", &format!(":{}", self.tag))];
+        for (word, value) in own.iter().chain(replace) {
+            text = text.replace(word, value);
+        }
+        self.apply_text(&text);
+    }
+
+    /// Applies YAML or JSON.
+    ///
+    /// # Panics
+    /// Where the API server refuses it.
+    pub fn apply_text(&self, text: &str) {
+        let mut kubectl = Command::new("kubectl")
+            .args(["apply", "--server-side", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("kubectl is in PATH");
+        kubectl.stdin.take().expect("piped").write_all(text.as_bytes()).expect("kubectl reads");
+        assert!(kubectl.wait().expect("kubectl ends").success(), "refused:\n{text}");
+    }
+
+    /// What `kubectl` says to these words; separated by spaces.
+    ///
+    /// # Panics
+    /// Where it fails.
+    pub fn kubectl(&self, words: &str) -> String {
+        let output = self.try_kubectl(&words.split(' ').collect::<Vec<_>>());
+        assert!(output.status.success(), "kubectl {words}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What comes of these arguments, whatever it is.
+    ///
+    /// # Panics
+    /// Where there is no `kubectl`.
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
+        Command::new("kubectl").args(arguments).output().expect("kubectl is in PATH")
+    }
+
+    /// Runs a shell line in a pod's container `app`: what it printed, where it succeeded.
+    ///
+    /// # Errors
+    /// With what it said instead.
+    pub fn shell(&self, namespace: &str, pod: &str, line: &str) -> Result<String, String> {
+        let output =
+            self.try_kubectl(&["exec", "-n", namespace, pod, "-c", "app", "--", "/bin/sh", "-c", line]);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Runs one `sconce` command as the operator, in the mesh, and returns what it printed.
+    ///
+    /// # Panics
+    /// Where it fails.
+    pub fn sconce(&self, name: &str, arguments: &[&str]) -> serde_json::Value {
+        let list = serde_json::to_string(arguments).expect("text");
+        self.apply("operator.yaml", &[("NAME", name), ("ARGUMENTS", &list)]);
+        let job = format!("job/{name}");
+        eventually(&format!("{job} has ended"), || {
+            let status = self.kubectl(&format!("get -n sconce-system {job} -o jsonpath={{.status}}"));
+            status.contains("\"succeeded\"") || status.contains("\"failed\"")
+        });
+        let said = self.kubectl(&format!("logs -n sconce-system {job} -c sconce"));
+        // Progress goes to the same log; the answer is the JSON at its end.
+        let json = said.find("\n{").map_or(said.as_str(), |at| &said[at..]);
+        serde_json::from_str(json).unwrap_or_else(|error| panic!("sconce {arguments:?}: {error} in {said}"))
+    }
+}
+
+/// Waits until a condition holds, and says which one did not.
+///
+/// # Panics
+/// When patience runs out.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "it never came true: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
