@@ -2,6 +2,7 @@
 //!
 //! Nothing here stands in for a part of the product. Waits are conditions with patience.
 
+pub mod archives;
 mod client;
 mod plane;
 

@@ -1,17 +1,20 @@
 //! Pushes through a running control plane: resumed, repeated, refused.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt as _;
 use sconce_artifact::{Assembly, chunk_file};
 use sconce_proto::v1;
-use sconce_tests::{Client, Plane, digits, repository};
+use sconce_tests::{Client, Plane, archives, digits, repository};
 use serde_json::{Value, json};
 use tonic::Code;
 
-fn fixture(name: &str) -> std::path::PathBuf {
+fn fixture(name: &str) -> PathBuf {
     repository().join("tests/models").join(name)
 }
 
@@ -124,7 +127,7 @@ async fn what_no_sidecar_could_serve_is_refused_at_the_push_with_the_reason() {
         (b"not a zip at all".to_vec(), "zip"),
         (whole[..whole.len() - 1].to_vec(), "zip"),
         (Vec::new(), "cut short"),
-        (std::fs::read(from_file_archive(folder.path())).expect("made"), "from_file"),
+        (std::fs::read(archives::reads_a_file(folder.path())).expect("made"), "from_file"),
     ] {
         let path = "models/default/bad/versions/1";
         let (status, reply) = rest(&operator, &plane, "PUT", path, bytes.clone()).await;
@@ -198,30 +201,4 @@ async fn events_are_read_to_their_end_or_followed() {
     let told = watched.into_body().collect().await.expect("it ends in order").to_bytes();
     let text = String::from_utf8_lossy(&told).into_owned();
     assert!(text.contains("event: version.pushed") && text.contains("id: 2"), "{text}");
-}
-
-/// The example with code that reads a file of the pod.
-fn from_file_archive(folder: &Path) -> std::path::PathBuf {
-    use std::io::{Read as _, Write as _};
-    let mut source = zip::ZipArchive::new(File::open(digits("v1")).expect("the example")).expect("a zip");
-    let path = folder.join("from-file.pt");
-    let mut writer = zip::ZipWriter::new(File::create(&path).expect("a file"));
-    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    let mut changed = false;
-    for at in 0..source.len() {
-        let mut entry = source.by_index(at).expect("an entry");
-        let (name, mut bytes) = (entry.name().expect("a name").into_owned(), Vec::new());
-        entry.read_to_end(&mut bytes).expect("readable");
-        if name.ends_with(".py") && String::from_utf8_lossy(&bytes).contains("return ") {
-            let code = String::from_utf8(bytes).expect("text");
-            let stolen = "    stolen = torch.from_file(\"/etc/passwd\", False, 10)\n    return ";
-            bytes = code.replacen("    return ", stolen, 1).into_bytes();
-            changed = true;
-        }
-        writer.start_file(&name, stored).expect("writable");
-        writer.write_all(&bytes).expect("writable");
-    }
-    writer.finish().expect("writable");
-    assert!(changed, "the example has code");
-    path
 }
