@@ -12,6 +12,8 @@ use crate::{ServedSplit, Share, Version};
 pub struct Ask<'a> {
     /// A version in the path, in the gRPC field, or in `x-sconce-pin`.
     pub pin: Option<&'a Version>,
+    /// The version that a mesh's route chose, in `x-sconce-route`.
+    pub route: Option<&'a Version>,
     /// The request's place in the order of its model's requests.
     pub ticket: Ticket,
 }
@@ -25,6 +27,10 @@ pub struct Ticket(pub u64);
 pub enum Pick<'a> {
     /// The request named it.
     Pinned(&'a Version),
+    /// The mesh's route named it.
+    Routed(&'a Version),
+    /// The mesh's route named a version that has left, so the stable one answers.
+    Stable(&'a Version),
     /// The split decided.
     Split(&'a Version),
 }
@@ -52,6 +58,15 @@ pub fn pick<'a>(
     if let Some(pin) = ask.pin {
         return if ready(pin) { Ok(Pick::Pinned(pin)) } else { Err(PickError::PinNotReady(pin.clone())) };
     }
+    match ask.route {
+        Some(route) if ready(route) => return Ok(Pick::Routed(route)),
+        // Routes reach Envoys at different times: a request on an old one must not fail.
+        Some(_) => {
+            let served = served.ok_or(PickError::NothingReady)?;
+            return Ok(Pick::Stable(served.split().stable()));
+        }
+        None => {}
+    }
     let served = served.ok_or(PickError::NothingReady)?;
     Ok(Pick::Split(served.split().at(ask.ticket.place())))
 }
@@ -60,7 +75,9 @@ impl<'a> Pick<'a> {
     /// The version that answers.
     pub fn version(self) -> &'a Version {
         match self {
-            Pick::Pinned(version) | Pick::Split(version) => version,
+            Pick::Pinned(version) | Pick::Routed(version) | Pick::Stable(version) | Pick::Split(version) => {
+                version
+            }
         }
     }
 }
@@ -97,7 +114,7 @@ mod tests {
         let by = version(by);
         tickets
             .filter(|n| {
-                let ask = Ask { pin: None, ticket: Ticket(*n) };
+                let ask = Ask { pin: None, route: None, ticket: Ticket(*n) };
                 pick(ask, Some(served), |_| true).expect("served").version() == &by
             })
             .count()
@@ -127,9 +144,21 @@ mod tests {
         let served = served(&[("1", 10_000)]);
         let (one, two, nine) = (version("1"), version("2"), version("9"));
         let ready = |v: &Version| *v == one || *v == two;
-        let ask = |pin| Ask { pin, ticket: Ticket(0) };
+        let ask = |pin| Ask { pin, route: None, ticket: Ticket(0) };
         assert_eq!(pick(ask(Some(&two)), Some(&served), ready), Ok(Pick::Pinned(&two)));
         assert_eq!(pick(ask(Some(&nine)), Some(&served), ready), Err(PickError::PinNotReady(nine.clone())));
         assert_eq!(pick(ask(None), None, ready), Err(PickError::NothingReady));
+    }
+
+    #[test]
+    fn a_route_is_followed_below_a_pin_and_falls_back_to_stable() {
+        let served = served(&[("1", 9_000), ("2", 1_000)]);
+        let (one, two, nine) = (version("1"), version("2"), version("9"));
+        let ready = |v: &Version| *v == one || *v == two;
+        let ask = |pin, route| Ask { pin, route: Some(route), ticket: Ticket(0) };
+        assert_eq!(pick(ask(None, &two), Some(&served), ready), Ok(Pick::Routed(&two)));
+        assert_eq!(pick(ask(Some(&one), &two), Some(&served), ready), Ok(Pick::Pinned(&one)));
+        assert_eq!(pick(ask(None, &nine), Some(&served), ready), Ok(Pick::Stable(&one)));
+        assert_eq!(pick(ask(None, &nine), None, ready), Err(PickError::NothingReady));
     }
 }

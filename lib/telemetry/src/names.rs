@@ -8,6 +8,8 @@ pub const REQUESTS: &str = "sconce_requests_total";
 pub const REQUEST_SECONDS: &str = "sconce_request_seconds";
 /// Requests being answered now.
 pub const REQUESTS_IN_FLIGHT: &str = "sconce_requests_in_flight";
+/// Requests whose route named a version that has left, by `model`: the stable one answered.
+pub const ROUTE_FALLBACKS: &str = "sconce_route_fallbacks_total";
 /// Seconds a request waited for an inference thread.
 pub const QUEUE_SECONDS: &str = "sconce_queue_seconds";
 /// Versions by `state` on this sidecar.
@@ -35,6 +37,7 @@ pub(crate) fn describe() {
     describe_counter!(REQUESTS, "Requests answered");
     describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "Time to answer a request");
     describe_gauge!(REQUESTS_IN_FLIGHT, "Requests being answered now");
+    describe_counter!(ROUTE_FALLBACKS, "Requests whose route named a version that has left");
     describe_histogram!(QUEUE_SECONDS, Unit::Seconds, "Time a request waited for an inference thread");
     describe_gauge!(VERSIONS, "Versions by state");
     describe_counter!(REJECTIONS, "Versions rejected");

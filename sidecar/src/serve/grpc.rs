@@ -25,7 +25,7 @@ use super::{
     Server,
     describe::{EXTENSIONS, TensorDescription},
     error::ServeError,
-    http::{PIN, VERSION, pinned},
+    http::{PIN, ROUTE, VERSION, pinned, routed},
     infer::{Answer, Infer, Inputs},
     measure::{Measure, Protocol},
     raw,
@@ -135,11 +135,11 @@ fn some(text: String) -> Option<String> {
 }
 
 fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
-    let pin = request.metadata().get(PIN).map(|value| value.to_str());
-    let pin = pin
-        .transpose()
-        .map_err(|_| ServeError::Malformed(format!("the metadata {PIN} is not text")))?
-        .map(str::to_owned);
+    let text = |name: &str| {
+        let value = request.metadata().get(name).map(|value| value.to_str()).transpose();
+        value.map_err(|_| ServeError::Malformed(format!("the metadata {name} is not text")))
+    };
+    let (pin, route) = (text(PIN)?.map(str::to_owned), routed(text(ROUTE)?)?);
     let message = request.into_inner();
     let (given, raw) = (message.inputs.len(), message.raw_input_contents.len());
     if raw > 0 && raw != given {
@@ -168,6 +168,7 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
     Ok(Infer {
         model: message.model_name,
         pin: pinned(some(message.model_version), pin.as_deref())?,
+        route,
         id: some(message.id),
         inputs: Inputs::Named(inputs),
         outputs: message.outputs.into_iter().map(|output| output.name).collect(),

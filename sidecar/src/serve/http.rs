@@ -13,7 +13,8 @@ use axum::{
     routing::{get, post},
 };
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
+use sconce_catalog::{InvalidRoute, Route};
 use serde_json::json;
 
 use super::{
@@ -46,10 +47,14 @@ pub(super) fn routes(server: Server) -> Router {
         .with_state(server)
 }
 
-/// The model and the version that a request names.
+/// What the mesh's route says: `<model>/<version>@<generation>`.
+pub(super) const ROUTE: &str = "x-sconce-route";
+
+/// The model and the version that a request names, and what the mesh says of it.
 struct Target {
     model: String,
     version: Option<String>,
+    route: Option<Route>,
 }
 
 #[derive(serde::Deserialize)]
@@ -66,14 +71,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
             .await
             .map_err(|error| ServeError::Malformed(format!("the path cannot be read: {error}")))?;
-        let pin = match parts.headers.get(PIN) {
-            None => None,
-            Some(value) => Some(
-                value.to_str().map_err(|_| ServeError::Malformed(format!("the header {PIN} is not text")))?,
-            ),
+        let text = |name: &str| {
+            let value = parts.headers.get(name).map(HeaderValue::to_str).transpose();
+            value.map_err(|_| ServeError::Malformed(format!("the header {name} is not text")))
         };
-        Ok(Self { model, version: pinned(version, pin)? })
+        Ok(Self { model, version: pinned(version, text(PIN)?)?, route: routed(text(ROUTE)?)? })
     }
+}
+
+/// The route in the header that a mesh sets.
+pub(super) fn routed(header: Option<&str>) -> Result<Option<Route>, ServeError> {
+    let route = header.map(str::parse).transpose();
+    route.map_err(|error: InvalidRoute| ServeError::Malformed(format!("the header {ROUTE}: {error}")))
 }
 
 /// The one version that a request's two places for it name.
@@ -143,8 +152,9 @@ async fn answer(
         StatusCode::PAYLOAD_TOO_LARGE => ServeError::TooLarge { limit: server.0.config.max_body_bytes },
         _ => ServeError::Malformed(format!("the body cannot be read: {}", error.body_text())),
     })?;
-    let (infer, forms) = request::read(target.model, target.version, headers.get(JSON_LENGTH), body)
+    let (mut infer, forms) = request::read(target.model, target.version, headers.get(JSON_LENGTH), body)
         .map_err(ServeError::Malformed)?;
+    infer.route = target.route;
     let answer = server.infer(infer, measure).await?;
     reply::write(answer, &forms).map_err(ServeError::Malformed)
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sconce_catalog::{Ask, ModelName, PickError, Ticket, Version, pick};
+use sconce_catalog::{Ask, ModelName, Pick, PickError, Route, Ticket, Version, pick};
+use sconce_telemetry::names;
 
 use super::{Server, error::ServeError, inputs, measure::Measure};
 use crate::{
@@ -17,6 +18,8 @@ pub(super) struct Infer {
     pub model: String,
     /// The version that must answer.
     pub pin: Option<String>,
+    /// What the mesh's route says, for this model or another.
+    pub route: Option<Route>,
     /// Given back with the answer.
     pub id: Option<String>,
     /// What to run it on.
@@ -50,7 +53,9 @@ impl Server {
     pub(super) async fn infer(&self, infer: Infer, measure: &mut Measure) -> Result<Answer, ServeError> {
         let set = self.0.live.snapshot();
         let (name, model) = self.model(&set, &infer.model)?;
-        let served = choose(model, &infer.model, infer.pin.as_deref())?;
+        // A header that was meant for another model says nothing here.
+        let route = infer.route.as_ref().filter(|route| self.name(route.model()).as_ref() == Some(&name));
+        let served = choose(model, &infer.model, infer.pin.as_deref(), route.map(Route::version))?;
         measure.picked(&name.to_string(), served.version.as_str());
 
         let refuse = |reason| ServeError::Input {
@@ -74,15 +79,19 @@ impl Server {
         Ok(Answer { version: served.version.clone(), model: infer.model, id: infer.id, outputs })
     }
 
+    /// The name that a caller or a route spells: `name` in our namespace, or `namespace/name`.
+    fn name(&self, spelled: &str) -> Option<ModelName> {
+        let (namespace, name) = spelled.split_once('/').unwrap_or((&self.0.config.namespace, spelled));
+        ModelName::new(namespace, name).ok()
+    }
+
     /// The model that a caller means.
     pub(super) fn model<'a>(
         &self,
         set: &'a ModelSet,
         spelled: &str,
     ) -> Result<(ModelName, &'a ServedModel), ServeError> {
-        let (namespace, name) = spelled.split_once('/').unwrap_or((&self.0.config.namespace, spelled));
-        ModelName::new(namespace, name)
-            .ok()
+        self.name(spelled)
             .and_then(|name| set.models.get(&name).map(|model| (name, model)))
             .ok_or_else(|| ServeError::UnknownModel(spelled.to_owned()))
     }
@@ -93,13 +102,18 @@ fn choose<'a>(
     model: &'a ServedModel,
     spelled: &str,
     pin: Option<&str>,
+    route: Option<&Version>,
 ) -> Result<&'a ServedVersion, ServeError> {
     let pin = pin.map(|pin| version(spelled, pin)).transpose()?;
-    // A pinned request takes no ticket: the shares are of those that the split decides.
-    let ticket = if pin.is_some() { Ticket(0) } else { model.tickets.next() };
-    let ask = Ask { pin: pin.as_ref(), ticket };
+    // Such a request takes no ticket: the shares are of those that the split decides.
+    let decided = pin.is_some() || route.is_some();
+    let ticket = if decided { Ticket(0) } else { model.tickets.next() };
+    let ask = Ask { pin: pin.as_ref(), route, ticket };
     match pick(ask, model.split.as_ref(), |version| model.ready.contains_key(version)) {
         Ok(picked) => {
+            if matches!(picked, Pick::Stable(_)) {
+                metrics::counter!(names::ROUTE_FALLBACKS, "model" => spelled.to_owned()).increment(1);
+            }
             model.ready.get(picked.version()).map(Arc::as_ref).ok_or_else(|| nothing_ready(model, spelled))
         }
         Err(PickError::PinNotReady(version)) => Err(not_ready(model, spelled, &version)),

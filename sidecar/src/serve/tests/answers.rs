@@ -187,6 +187,36 @@ async fn a_name_with_a_namespace_reaches_the_model_there() {
 }
 
 #[tokio::test]
+async fn a_route_of_the_mesh_chooses_below_a_pin_and_only_for_its_own_model() {
+    let body = r#"{"inputs":[{"name":"a","shape":[1,2],"datatype":"FP32","data":[1,2]}]}"#;
+    let asked = async |headers: &[(&str, &str)]| {
+        let request =
+            headers.iter().fold(Request::post("/v2/models/halves/infer"), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+        ask(request, body).await
+    };
+    let route = |text| ("x-sconce-route", text);
+    for (headers, version) in [
+        (vec![route("halves/1@41")], "1"),
+        (vec![route("default/halves/1@41")], "1"),
+        (vec![route("halves/1@41"), ("x-sconce-pin", "v10")], "v10"),
+        // It has left, so the stable one answers.
+        (vec![route("halves/9@41")], "v10"),
+    ] {
+        let reply = asked(&headers).await;
+        assert_eq!(
+            (reply.status.as_u16(), &reply.headers["x-sconce-version"]),
+            (200, &version.parse().unwrap()),
+            "{headers:?}"
+        );
+    }
+    assert_eq!(asked(&[route("other/1@41")]).await.status, 200);
+    let garbled = asked(&[route("halves")]).await;
+    assert!(garbled.status == 400 && garbled.error().contains("<model>/<version>@<generation>"));
+}
+
+#[tokio::test]
 async fn the_server_and_its_models_describe_themselves() {
     assert_eq!(get("/v2").await.json()["extensions"], json!(["binary_tensor_data"]));
     assert_eq!(get("/v2/health/live").await.json()["live"], true);

@@ -1,0 +1,78 @@
+//! What a mesh's route says about a request.
+
+use std::{fmt, str::FromStr};
+
+use crate::Version;
+
+/// The value of the header that a published route sets on each of its weighted destinations:
+/// `fraud/8@41`, the model, the version and the route's generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    model: String,
+    version: Version,
+    generation: u64,
+}
+
+/// Text that is no route.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a route; expected `<model>/<version>@<generation>`, such as `fraud/8@41`")]
+pub struct InvalidRoute(String);
+
+impl Route {
+    /// The model that the route is for, as its publisher spells it: `name`, or `namespace/name`.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The version that should answer.
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// Which of the model's routes it was.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl FromStr for Route {
+    type Err = InvalidRoute;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRoute> {
+        let parse = || {
+            let (target, generation) = text.rsplit_once('@')?;
+            let (model, version) = target.rsplit_once('/')?;
+            let route = Self {
+                model: model.to_owned(),
+                version: version.parse().ok()?,
+                generation: generation.parse().ok()?,
+            };
+            (!model.is_empty()).then_some(route)
+        };
+        parse().ok_or_else(|| InvalidRoute(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.model, self.version, self.generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_survives_its_text() {
+        for (text, model) in [("fraud/8@41", "fraud"), ("pay/fraud/2026-11-22@0", "pay/fraud")] {
+            let route: Route = text.parse().expect("valid");
+            assert_eq!((route.model(), route.to_string().as_str()), (model, text));
+        }
+        for text in
+            ["", "fraud", "fraud/8", "fraud@41", "/8@41", "fraud/@41", "fraud/8@", "fraud/8@-1", "fraud/8@x"]
+        {
+            assert!(text.parse::<Route>().is_err(), "{text}");
+        }
+    }
+}
