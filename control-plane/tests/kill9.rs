@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::RngExt as _;
+use futures::future::join_all;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use sconce_artifact::{Assembly, chunk_file};
 use sconce_catalog::{Digest, Manifest};
 use sconce_identity::{
@@ -26,6 +27,8 @@ use tonic::{
 use zip::{ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 const KILLS: usize = 100;
+/// They share the kills, to share the cores.
+const CONTROL_PLANES: usize = 4;
 const MODEL: &str = "default/digits";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Chunks of a kind of its own in each archive, so that every push has bytes to move.
@@ -39,6 +42,16 @@ struct Told {
     /// The commit was sent: from here on only its answer says what became of it.
     committing: bool,
     committed: bool,
+}
+
+/// Where the kills fell.
+#[derive(Debug, Default)]
+struct Tally {
+    before_commit: usize,
+    /// Of those, the ones that went on from chunks stored before.
+    resumed: usize,
+    /// Between the commit and its answer.
+    unanswered: usize,
 }
 
 /// An archive that no other is equal to.
@@ -58,8 +71,24 @@ struct Plane {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_survives_being_killed_at_any_point() {
+    let control_planes = (0..CONTROL_PLANES).map(|_| tokio::spawn(kill(KILLS / CONTROL_PLANES)));
+    let mut seen = Tally::default();
+    for done in join_all(control_planes).await {
+        let done = done.expect("every push survives");
+        seen.before_commit += done.before_commit;
+        seen.resumed += done.resumed;
+        seen.unanswered += done.unanswered;
+    }
+    println!("{KILLS} kills: {seen:?}, the rest after the answer");
+    // Otherwise the kills missed what they are for.
+    assert!(seen.before_commit >= KILLS / 10 && seen.resumed >= KILLS / 20, "{seen:?}");
+}
+
+/// Kills one control plane this many times.
+async fn kill(times: usize) -> Tally {
     let mut plane = Plane::new();
-    let mut rng = rand::rng();
+    // One that may cross an await.
+    let mut rng = StdRng::from_rng(&mut rand::rng());
     // One push in peace says how long the window is that the kills should fall into.
     let mut process = plane.start().await;
     let archive = Archive::new(&mut rng);
@@ -68,9 +97,9 @@ async fn a_push_survives_being_killed_at_any_point() {
     let usual = began.elapsed();
     plane.check(&archive, "0").await;
     let mut pushed = vec![archive];
-    let (mut before_commit, mut resumed, mut unanswered) = (0, 0, 0);
+    let mut tally = Tally::default();
 
-    for round in 1..=KILLS {
+    for round in 1..=times {
         let (version, archive) = (round.to_string(), Archive::new(&mut rng));
         let after = usual.mul_f64(rng.random_range(0.0..1.2));
         let mut told = Told::default();
@@ -93,8 +122,8 @@ async fn a_push_survives_being_killed_at_any_point() {
             // Acknowledged or not: whatever is visible is whole.
             plane.check(&archive, &version).await;
         }
-        unanswered += usize::from(there && !told.committed);
-        before_commit += usize::from(!there);
+        tally.unanswered += usize::from(there && !told.committed);
+        tally.before_commit += usize::from(!there);
 
         let begun = plane.begin(&archive, &version).await.expect("the push is begun again");
         assert_eq!(begun.already_committed, there, "round {round}");
@@ -102,7 +131,7 @@ async fn a_push_survives_being_killed_at_any_point() {
             let missing = begun.missing.iter().any(|missing| missing[..] == digest.as_bytes()[..]);
             assert!(!missing, "round {round}: an acknowledged chunk has to be sent again");
         }
-        resumed += usize::from(!there && !told.durable.is_empty());
+        tally.resumed += usize::from(!there && !told.durable.is_empty());
         plane.push(&archive, &version, &mut Told::default()).await.expect("the repeated push");
         plane.check(&archive, &version).await;
         pushed.push(archive);
@@ -112,12 +141,7 @@ async fn a_push_survives_being_killed_at_any_point() {
         plane.check(archive, &number.to_string()).await;
     }
     process.kill().await.expect("killed");
-    println!(
-        "{KILLS} kills: {before_commit} before the commit ({resumed} of them resumed from stored chunks), \
-         {unanswered} between commit and answer, the rest after"
-    );
-    // Otherwise the kills missed what they are for.
-    assert!(before_commit >= KILLS / 10 && resumed >= KILLS / 20, "{before_commit} {resumed}");
+    tally
 }
 
 impl Archive {
