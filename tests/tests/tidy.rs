@@ -131,6 +131,7 @@ fn versions_stand_in_the_root_manifest_only() {
         "proto",
         "sidecar",
         "control-plane",
+        "istio",
         "cli",
         "tests",
         "tests/cluster",

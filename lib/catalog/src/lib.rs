@@ -4,6 +4,7 @@
 //! exists is valid, so nothing downstream checks it again.
 
 mod digest;
+mod lane;
 mod manifest;
 mod model;
 mod name;
@@ -14,6 +15,7 @@ mod signature;
 mod split;
 
 pub use digest::{Digest, InvalidDigest};
+pub use lane::Lane;
 pub use manifest::{ChunkRef, InvalidManifest, Manifest, Piece};
 pub use model::{Catalog, Model, Serial, VersionRecord};
 pub use name::{InvalidName, ModelName, Version};

@@ -1,0 +1,18 @@
+//! Labels, annotations and names that objects in a cluster carry for Sconce.
+
+/// On a namespace, with the value `enabled`: pods in it may be given a sidecar.
+pub const NAMESPACE_LABEL: &str = "sconce.dev/injection";
+/// On a pod, with the value `true`: this pod is given a sidecar. A label and not an
+/// annotation, because a webhook's `objectSelector` sees only labels.
+pub const INJECT_LABEL: &str = "sconce.dev/inject";
+/// Begins the label by which a pod becomes an endpoint of a model's Service:
+/// `sconce.dev/model.<name>: ready`.
+pub const MODEL_LABEL_PREFIX: &str = "sconce.dev/model.";
+/// The value of that label.
+pub const READY: &str = "ready";
+/// Who Sconce is in `managedFields` of what it applies on the server's side.
+pub const FIELD_MANAGER: &str = "sconce";
+/// The value of `app.kubernetes.io/managed-by` on everything that Sconce owns.
+pub const MANAGED_BY: &str = "sconce";
+/// The container that the injector adds.
+pub const CONTAINER: &str = "sconce";
