@@ -2,7 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::Version;
+use serde::{Deserialize, Serialize};
+
+use crate::{ModelName, Version};
 
 /// The value of the header that a published route sets on each of its weighted destinations:
 /// `fraud/8@41`, the model, the version and the route's generation.
@@ -10,8 +12,15 @@ use crate::Version;
 pub struct Route {
     model: String,
     version: Version,
-    generation: u64,
+    generation: Generation,
 }
+
+/// Number of a model's split, and of the route that a mesh was given for it: the serial of the
+/// catalog that brought it, so it only grows and is never used again, not even by a model of
+/// the same name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
 
 /// Text that is no route.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +28,11 @@ pub struct Route {
 pub struct InvalidRoute(String);
 
 impl Route {
+    /// What a route of this generation sets for one of its destinations.
+    pub fn new(model: &ModelName, version: Version, generation: Generation) -> Self {
+        Self { model: model.to_string(), version, generation }
+    }
+
     /// The model that the route is for, as its publisher spells it: `name`, or `namespace/name`.
     pub fn model(&self) -> &str {
         &self.model
@@ -30,7 +44,7 @@ impl Route {
     }
 
     /// Which of the model's routes it was.
-    pub fn generation(&self) -> u64 {
+    pub fn generation(&self) -> Generation {
         self.generation
     }
 }
@@ -45,11 +59,17 @@ impl FromStr for Route {
             let route = Self {
                 model: model.to_owned(),
                 version: version.parse().ok()?,
-                generation: generation.parse().ok()?,
+                generation: Generation(generation.parse().ok()?),
             };
             (!model.is_empty()).then_some(route)
         };
         parse().ok_or_else(|| InvalidRoute(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
