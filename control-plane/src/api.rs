@@ -15,15 +15,22 @@ use axum::{
 };
 use http::{Request, StatusCode, header};
 use hyper::body::Incoming;
+use sconce_catalog::{Model, ModelName};
 use sconce_lifecycle::Stopping;
 use sconce_proto::v1::{
-    certificate_authority_server::CertificateAuthorityServer, registry_server::RegistryServer,
+    SidecarStatus, certificate_authority_server::CertificateAuthorityServer, registry_server::RegistryServer,
     sidecar_control_server::SidecarControlServer,
 };
 use tower::{Service, ServiceExt as _};
 
 pub(crate) use self::error::ApiError;
-use crate::{access::Access, fleet::Fleet, issuing::Issuing, store::Store};
+use crate::{
+    access::Access,
+    fleet::Fleet,
+    issuing::Issuing,
+    proof::{self, Progress},
+    store::Store,
+};
 
 /// What every service reads.
 #[derive(Clone)]
@@ -37,6 +44,11 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// How far a model's split has come on these sidecars, which serve it.
+    fn progress(&self, name: &ModelName, model: &Model, sidecars: &[SidecarStatus]) -> Progress {
+        proof::progress(name, model.generation, sidecars, None)
+    }
+
     /// The built-in CA, or who is asked instead.
     fn issuing(&self) -> Result<&Issuing, ApiError> {
         self.issuing.as_ref().ok_or_else(|| {

@@ -1,12 +1,16 @@
 //! `sconce split` and `sconce delete`: which versions answer.
 
+mod wait;
+
+use std::time::Duration;
+
 use sconce_catalog::{ModelName, Split};
 use serde::Serialize;
 
 use super::models::{ShareView, shares};
 use crate::{
     args::{self, Pinned},
-    client::Control,
+    client::{Control, SplitProgress},
     failure::Failure,
     output::Output,
 };
@@ -17,6 +21,8 @@ struct SplitView {
     split: Vec<ShareView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<u64>,
+    /// How far it has come.
+    progress: SplitProgress,
 }
 
 #[derive(Serialize)]
@@ -29,12 +35,16 @@ struct Deleted {
 /// Sets the split, or shows it where no share is given.
 pub(super) async fn run(args: args::Split, mut control: Control, out: Output) -> Result<(), Failure> {
     if args.shares.is_empty() {
-        let split = control.model(&args.model).await?.model.split;
-        return show(&args.model, split.as_ref(), None, out);
+        let described = control.model(&args.model).await?;
+        return show(&args.model, described.model.split.as_ref(), None, described.progress, out);
     }
     let wanted = wanted(&args)?;
     let set = control.set_split(&args.model, &wanted).await?;
-    show(&args.model, Some(&set.split), Some(set.serial), out)
+    let progress = match args.wait {
+        0 => control.model(&args.model).await?.progress,
+        limit => wait::in_force(&mut control, &args.model, Duration::from_secs(limit)).await?,
+    };
+    show(&args.model, Some(&set.split), Some(set.serial), progress, out)
 }
 
 fn wanted(args: &args::Split) -> Result<Split, Failure> {
@@ -45,12 +55,17 @@ fn wanted(args: &args::Split) -> Result<Split, Failure> {
     })
 }
 
-fn show(model: &ModelName, split: Option<&Split>, serial: Option<u64>, out: Output) -> Result<(), Failure> {
-    let view = SplitView { model: model.to_string(), split: shares(split), serial };
-    out.show(&view, |view| match (split, serial) {
-        (None, _) => format!("{} has no version yet, hence no split", view.model),
-        (Some(split), None) => format!("{}: {split}", view.model),
-        (Some(split), Some(serial)) => format!("{}: {split} (serial {serial})", view.model),
+fn show(
+    model: &ModelName,
+    split: Option<&Split>,
+    serial: Option<u64>,
+    progress: SplitProgress,
+    out: Output,
+) -> Result<(), Failure> {
+    let view = SplitView { model: model.to_string(), split: shares(split), serial, progress };
+    out.show(&view, |view| match split {
+        None => format!("{} has no version yet, hence no split", view.model),
+        Some(split) => format!("{}: {split}\n{}", view.model, view.progress.message),
     })
 }
 
@@ -75,6 +90,7 @@ mod tests {
             model: "m".parse().expect("valid"),
             shares: shares.iter().map(|share| share.parse().expect("valid")).collect(),
             show: false,
+            wait: 0,
         }
     }
 

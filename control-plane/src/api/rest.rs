@@ -25,7 +25,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     extract::{Body, Options, Segments, Who},
-    views::{AuditView, Changed, Described, EventView, Failed, ModelView, SidecarView, SplitView},
+    views::{
+        AuditView, Changed, Described, EventView, Failed, ModelView, SidecarView, SplitView, split_state,
+    },
 };
 use super::{Api, ApiError};
 use crate::access::Role;
@@ -95,8 +97,14 @@ async fn model(
     let catalog = api.store.catalog().borrow().clone();
     let model = catalog.models.get(&name);
     let model = model.ok_or_else(|| ApiError::NotFound(format!("there is no model `{name}`")))?;
-    let sidecars = api.fleet.serving(&name, &model.selector).into_iter().map(SidecarView::from).collect();
-    Ok(Json(Described { model: ModelView::new(&name, model), sidecars }))
+    let sidecars = api.fleet.serving(&name, &model.selector);
+    let progress = api.progress(&name, model, &sidecars);
+    Ok(Json(Described {
+        model: ModelView::new(&name, model),
+        sidecars: sidecars.into_iter().map(SidecarView::from).collect(),
+        split_state: split_state(progress.state),
+        split_message: progress.message,
+    }))
 }
 
 /// Sets who answers how much, in percent by version.
