@@ -11,6 +11,7 @@ mod http;
 mod infer;
 mod inputs;
 mod measure;
+mod parameters;
 mod raw;
 mod run;
 mod stack;
