@@ -109,7 +109,7 @@ impl Reconcile {
     async fn bring(&self, known: &mut Known, catalog: &Catalog, key: Key, record: &VersionRecord) -> bool {
         let moved = known.start(&key, record.artifact);
         self.publish(catalog, known);
-        let outcome = self.load(&key, record, &moved).await;
+        let outcome = self.load(catalog, &key, record, &moved).await;
         let settled = match outcome {
             Ok(version) => {
                 tracing::info!(model = %key.0, version = %key.1, "version ready");
@@ -135,13 +135,19 @@ impl Reconcile {
 
     async fn load(
         &self,
+        catalog: &Catalog,
         key: &Key,
         record: &VersionRecord,
         moved: &AtomicU64,
     ) -> Result<Arc<ServedVersion>, Failed> {
-        let fetched = fetch(&self.disk, self.origin.as_ref(), record.artifact, moved)
-            .await
-            .map_err(|error| Failed { reason: error.to_string(), passing: error.is_passing() })?;
+        let fetched = fetch(&self.disk, self.origin.as_ref(), record.artifact, moved).await;
+        let fetched = fetched.map_err(|error| {
+            if error.is_of_disk() {
+                // What the catalog has no longer may be what takes the room.
+                self.disk.keep_only(&artifacts(catalog));
+            }
+            Failed { reason: error.to_string(), passing: error.is_passing() }
+        })?;
         check(fetched.file.clone()).await?;
         let module = self.loader.load(fetched.file, record.signature.clone()).await;
         let module = module.map_err(|error| Failed { reason: error.to_string(), passing: false })?;
@@ -290,3 +296,6 @@ impl Known {
         Progress { serial: catalog.serial, versions: standings.collect() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,10 @@ async fn a_compressed_request_is_read_and_its_answer_compressed_as_it_asks() {
             .header("inference-header-content-length", json.len())
             .header("accept-encoding", coding);
         let reply = ask(request, compressed(coding, &body)).await;
-        assert_eq!((reply.status.as_u16(), &reply.headers["content-encoding"]), (200, &coding.parse().unwrap()));
+        assert_eq!(
+            (reply.status.as_u16(), &reply.headers["content-encoding"]),
+            (200, &coding.parse().unwrap())
+        );
         assert!(reply.body.len() < COUNT / 4, "{} bytes", reply.body.len());
         let reply = Reply { body: plain(coding, &reply.body).into(), ..reply };
         assert_eq!(reply.json()["outputs"][0]["parameters"]["binary_data_size"], COUNT);
