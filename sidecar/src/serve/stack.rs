@@ -1,6 +1,6 @@
 //! The whole path of a request.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     Router,
@@ -14,7 +14,7 @@ use axum::{
 use futures::FutureExt as _;
 use sconce_identity::Principal;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
-use tower_http::trace::TraceLayer;
+use tower_http::{timeout::TimeoutBody, trace::TraceLayer};
 
 use super::{
     Config, Parts, Ready, Run, Server,
@@ -30,6 +30,7 @@ use crate::models::live::Live;
 /// Expects each request to carry its [`Principal`]; one that does not is refused.
 pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Router {
     let (max_body, max_in_flight) = (config.max_body_bytes, config.max_in_flight);
+    let longest_pause = config.longest_pause;
     let server = Server(std::sync::Arc::new(Parts { config, live, runner: Box::new(runner), ready }));
     Router::new()
         .merge(http::routes(server.clone()))
@@ -50,6 +51,8 @@ pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Rout
                 .layer(HandleErrorLayer::new(shed))
                 .load_shed()
                 .layer(GlobalConcurrencyLimitLayer::new(max_in_flight))
+                // Who sends half a request and no more holds one of those places.
+                .layer(middleware::from_fn(move |request, next| keep_coming(longest_pause, request, next)))
                 // For HTTP, on the way in. gRPC has the same limit in its decoder.
                 .layer(DefaultBodyLimit::max(max_body)),
         )
@@ -69,6 +72,10 @@ async fn declared(limit: usize, request: Request<Body>, next: Next) -> Response 
         return error.reply(protocol);
     }
     next.run(request).await
+}
+
+async fn keep_coming(longest_pause: Duration, request: Request<Body>, next: Next) -> Response {
+    next.run(request.map(|body| Body::new(TimeoutBody::new(longest_pause, body)))).await
 }
 
 async fn shed(headers: HeaderMap, _overloaded: BoxError) -> Response {

@@ -199,3 +199,17 @@ async fn one_request_too_many_is_refused_while_the_others_go_on() {
     assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(held.0.0.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test]
+async fn a_caller_who_stops_half_way_gives_its_place_back() {
+    let longest_pause = std::time::Duration::from_millis(20);
+    let server = server(Config { max_in_flight: 1, longest_pause, ..Config::default() }, Inline);
+    let half = futures::stream::iter([Ok::<_, std::io::Error>(&X[..9])]);
+    let half = Body::from_stream(futures::StreamExt::chain(half, futures::stream::pending()));
+    let reply = send(server.clone(), Request::post("/v2/models/echo/infer").body(half).unwrap()).await;
+    assert!(reply.status == 400 && reply.error().contains("timeout"), "{}", reply.error());
+    assert_eq!(
+        send(server, Request::post("/v2/models/echo/infer").body(X.into()).unwrap()).await.status,
+        200
+    );
+}
