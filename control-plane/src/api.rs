@@ -19,7 +19,7 @@ use axum::{
 use http::{Request, StatusCode, header};
 use http_body_util::Limited;
 use hyper::body::Incoming;
-use sconce_identity::Principal;
+use sconce_identity::{Principal, lingering};
 use sconce_lifecycle::Stopping;
 use sconce_proto::v1::{
     certificate_authority_server::CertificateAuthorityServer, registry_server::RegistryServer,
@@ -87,7 +87,7 @@ pub(crate) fn service(
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(doorkeeper, keep_short));
-    router.map_request(|request: Request<Incoming>| request.map(Body::new))
+    router.map_request(|request: Request<Incoming>| lingering(request).map(Body::new))
 }
 
 /// Bodies are read before a handler asks who sends them, and a certificate is optional here:

@@ -12,7 +12,7 @@ use axum::{
     response::Response,
 };
 use futures::FutureExt as _;
-use sconce_identity::Principal;
+use sconce_identity::{Principal, lingering};
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 use tower_http::{timeout::TimeoutBody, trace::TraceLayer};
 
@@ -41,6 +41,8 @@ pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Rout
             ServiceBuilder::new()
                 // A bug in one request must not close a connection that others share.
                 .layer(middleware::from_fn(contain))
+                // Who sends half a request and no more would hold a place for as long as it likes.
+                .layer(middleware::from_fn(move |request, next| keep_coming(longest_pause, request, next)))
                 // Whatever is logged below says which request it belongs to.
                 .layer(TraceLayer::new_for_http().make_span_with(span))
                 // Before anything is spent on the request: strangers cost nothing.
@@ -51,8 +53,6 @@ pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Rout
                 .layer(HandleErrorLayer::new(shed))
                 .load_shed()
                 .layer(GlobalConcurrencyLimitLayer::new(max_in_flight))
-                // Who sends half a request and no more holds one of those places.
-                .layer(middleware::from_fn(move |request, next| keep_coming(longest_pause, request, next)))
                 // For HTTP, on the way in. gRPC has the same limit in its decoder.
                 .layer(DefaultBodyLimit::max(max_body)),
         )
@@ -75,7 +75,7 @@ async fn declared(limit: usize, request: Request<Body>, next: Next) -> Response 
 }
 
 async fn keep_coming(longest_pause: Duration, request: Request<Body>, next: Next) -> Response {
-    next.run(request.map(|body| Body::new(TimeoutBody::new(longest_pause, body)))).await
+    next.run(lingering(request).map(|body| Body::new(TimeoutBody::new(longest_pause, body)))).await
 }
 
 async fn shed(headers: HeaderMap, _overloaded: BoxError) -> Response {
