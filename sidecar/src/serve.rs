@@ -20,6 +20,8 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use sconce_lifecycle::Stopping;
+
 pub use self::{run::Run, stack::stack};
 use crate::models::live::Live;
 
@@ -34,6 +36,8 @@ pub struct Config {
     pub max_in_flight: usize,
     /// How long a caller may pause within a body.
     pub longest_pause: Duration,
+    /// Fires when callers should go elsewhere.
+    pub leaving: Stopping,
     /// What the server calls itself in its metadata.
     pub server_name: String,
     /// Its version there.
@@ -63,6 +67,7 @@ impl Default for Config {
             max_body_bytes: 64 << 20,
             max_in_flight: 1024,
             longest_pause: Duration::from_secs(30),
+            leaving: Stopping::new(),
             server_name: "sconce".to_owned(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             platform: "pytorch_torchscript",

@@ -41,7 +41,7 @@ pub struct Reconcile {
     /// Loads and frees.
     pub loader: Loader,
     /// Dropped once everything in the first catalog is ready or rejected.
-    pub ready: Guard,
+    pub ready: Option<Guard>,
 }
 
 type Key = (ModelName, Version);
@@ -71,7 +71,6 @@ impl Reconcile {
 
     async fn follow(mut self) {
         let mut known = Known::default();
-        let mut ready = Some(self.ready_guard());
         let Some(mut catalog) = self.next_catalog().await else { return };
         let mut wait = FIRST_RETRY;
         loop {
@@ -90,7 +89,7 @@ impl Reconcile {
                 metrics::histogram!(names::SWAP_SECONDS).record(arrived.elapsed());
             }
             if known.all_settled(&catalog) {
-                ready.take();
+                self.ready.take();
                 self.disk.keep_only(&artifacts(&catalog));
             }
             let due = retry.then_some(wait);
@@ -195,11 +194,6 @@ impl Reconcile {
             metrics::gauge!(names::VERSIONS, "state" => label).set(count as f64);
         }
         self.progress.send_replace(progress);
-    }
-
-    fn ready_guard(&mut self) -> Guard {
-        // The guard moves out of self so that it can be dropped while the rest lives on.
-        std::mem::replace(&mut self.ready, sconce_lifecycle::Readiness::default().guard("nothing"))
     }
 
     async fn next_catalog(&mut self) -> Option<Arc<Catalog>> {

@@ -80,7 +80,7 @@ async fn a_full_disk_is_cleared_of_what_nobody_serves_and_the_version_comes_when
         disk: disk.clone(),
         origin: Arc::new(store),
         loader: loader.clone(),
-        ready: Readiness::default().guard("models"),
+        ready: Some(Readiness::default().guard("models")),
     };
     tasks.spawn("reconcile", reconcile.run(tasks.stopping()));
     until(&mut progresses, |state| matches!(state, State::Ready(_))).await;
