@@ -180,6 +180,24 @@ fn the_readmes_commands_work_as_printed() {
         assert!(done.status.success(), "{line}: {}", said(&done));
         assert!(done.stdout.starts_with(b"{") || done.stdout.starts_with(b"["), "{line}: {}", said(&done));
     }
+    // Refusals reach a client that is still sending, over HTTP/1.1 and, as curl does here, HTTP/2.
+    let large = session.folder.path().join("large");
+    fs::write(&large, vec![b' '; 80 << 20]).expect("written");
+    let at = |pointer: &str| session.address(pointer);
+    for (method, url, says) in [
+        ("POST", format!("{}/v2/models/digits/infer", at("/sidecars/0/address")), "67108864 bytes"),
+        ("PUT", format!("{}/api/v1/models/default/Bad/versions/1", at("/control_plane")), "is not valid"),
+    ] {
+        for http in ["--http1.1", "--http2"] {
+            let line = format!(
+                "cd \"$SCONCE_HOME/client\"; curl --silent --show-error --cacert ca.pem --cert cert.pem --key key.pem \
+                 {http} -X {method} --data-binary @{} {url}",
+                large.display()
+            );
+            let done = session.shell(&line);
+            assert!(said(&done).contains(says), "{line}: {}", said(&done));
+        }
+    }
     let plain = session.address("/sidecars/0/address").replace("https", "http");
     let plain = session.shell(&format!("curl --fail --silent --show-error {plain}/v2"));
     assert_eq!(json(&plain)["name"], "sconce");

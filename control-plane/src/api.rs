@@ -11,11 +11,16 @@ mod wire;
 
 use axum::{
     Router,
+    body::Body,
+    extract::State,
+    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use http::{Request, StatusCode, header};
+use http_body_util::Limited;
 use hyper::body::Incoming;
 use sconce_catalog::{Model, ModelName};
+use sconce_identity::{Principal, lingering};
 use sconce_lifecycle::Stopping;
 use sconce_proto::v1::{
     SidecarStatus, certificate_authority_server::CertificateAuthorityServer, registry_server::RegistryServer,
@@ -63,6 +68,9 @@ impl Api {
 /// A manifest of the largest artifact.
 const MAX_MESSAGE: usize = 64 << 20;
 
+/// What a caller may send whom nobody knows: a request for a certificate, and little more.
+const MAX_FROM_STRANGERS: usize = 64 << 10;
+
 /// The service behind the API's port, for `sconce_identity::serve`.
 pub(crate) fn service(
     api: Api,
@@ -74,7 +82,7 @@ pub(crate) fn service(
         RegistryServer::new(registry::Registry(api.clone())).max_decoding_message_size(MAX_MESSAGE);
     let sidecars =
         SidecarControlServer::new(sidecars::Sidecars(api.clone())).max_decoding_message_size(MAX_MESSAGE);
-    let rest = rest::router(api.clone());
+    let (rest, doorkeeper) = (rest::router(api.clone()), api.clone());
     let authority = CertificateAuthorityServer::new(authority::Authority(api));
     let mut routes = tonic::service::Routes::new(registry).add_service(sidecars).add_service(authority);
     let reflection = tonic_reflection::server::Builder::configure()
@@ -89,11 +97,22 @@ pub(crate) fn service(
         .reset_fallback()
         .merge(rest)
         .fallback(unknown)
-        .method_not_allowed_fallback(wrong_method);
-    router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(doorkeeper, keep_short));
+    router.map_request(|request: Request<Incoming>| lingering(request).map(Body::new))
 }
 
-async fn unknown(request: Request<axum::body::Body>) -> Response {
+/// Bodies are read before a handler asks who sends them, and a certificate is optional here:
+/// without this, anybody could fill the memory with megabytes that are then refused.
+async fn keep_short(State(api): State<Api>, request: Request<Body>, next: Next) -> Response {
+    let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = bearer.and_then(|value| value.strip_prefix("Bearer "));
+    let known = api.access.caller(request.extensions().get::<Principal>(), bearer).await.is_ok();
+    let short = |body| Body::new(Limited::new(body, MAX_FROM_STRANGERS));
+    next.run(if known { request } else { request.map(short) }).await
+}
+
+async fn unknown(request: Request<Body>) -> Response {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
         return tonic::Status::unimplemented(format!("{} is not served here", request.uri().path()))

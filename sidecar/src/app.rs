@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use sconce_identity::{ClientAuth, Doors, Identity, PeerPolicy, Publisher};
-use sconce_lifecycle::{Readiness, Render, Tasks};
+use sconce_lifecycle::{Readiness, Render, Stopping, Tasks};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
@@ -105,10 +105,10 @@ pub async fn start(
         disk,
         origin: Arc::new(link),
         loader: loader.clone(),
-        ready: readiness.guard("models"),
+        ready: Some(readiness.guard("models")),
     };
-    let stack =
-        serve::stack(serve_config(&config, engine.platform()), live, pool.clone(), ready_probe(&readiness));
+    let serving = serve_config(&config, engine.platform(), tasks.leaving());
+    let stack = serve::stack(serving, live, pool.clone(), ready_probe(&readiness, tasks.leaving()));
     let doors = Doors {
         plaintext_loopback: config.plaintext_loopback,
         ..Doors::tls(identity.server_config(ClientAuth::Required, callers(&config)))
@@ -121,7 +121,7 @@ pub async fn start(
     tasks.spawn("inference", sconce_identity::serve(inference, doors, stack, tasks.stopping()));
     tasks.spawn_through_drain(
         "admin",
-        sconce_lifecycle::admin(admin, readiness.clone(), metrics, tasks.stopping()),
+        sconce_lifecycle::admin(admin, readiness.clone(), metrics, tasks.leaving()),
     );
     Ok(Running { inference: addresses.0, admin: addresses.1, readiness, pool, loader })
 }
@@ -167,18 +167,19 @@ fn callers(config: &Config) -> PeerPolicy {
     }
 }
 
-fn serve_config(config: &Config, platform: &'static str) -> serve::Config {
+fn serve_config(config: &Config, platform: &'static str, leaving: Stopping) -> serve::Config {
     serve::Config {
         namespace: config.namespace.clone(),
         max_body_bytes: config.max_body_bytes,
         platform,
+        leaving,
         ..serve::Config::default()
     }
 }
 
-fn ready_probe(readiness: &Readiness) -> Arc<dyn Fn() -> bool + Send + Sync> {
+fn ready_probe(readiness: &Readiness, leaving: Stopping) -> serve::Ready {
     let readiness = readiness.clone();
-    Arc::new(move || readiness.is_ready())
+    Arc::new(move || readiness.is_ready() && !leaving.is_cancelled())
 }
 
 /// The task that keeps this process's certificate current.

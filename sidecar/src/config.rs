@@ -37,6 +37,9 @@ pub struct Config {
     pub inference_threads: usize,
     /// `SCONCE_MAX_BODY_BYTES`: the largest request; default 64 MiB.
     pub max_body_bytes: usize,
+    /// `SCONCE_LINGER_SECONDS`: how long requests are still taken at the end, not ready any more,
+    /// while those who send them learn of it; default 3.
+    pub linger: std::time::Duration,
     /// `SCONCE_DRAIN_SECONDS`: how long requests in flight may take at the end; default 25.
     pub drain: std::time::Duration,
     /// `SCONCE_LOG`: a level, or `target=level,…`; default `info`.
@@ -118,6 +121,11 @@ impl Config {
             max_body_bytes: read
                 .or("SCONCE_MAX_BODY_BYTES", Positive(64 << 20), "a number of bytes, at least 1")
                 .0,
+            linger: std::time::Duration::from_secs(read.or(
+                "SCONCE_LINGER_SECONDS",
+                3,
+                "a number of seconds",
+            )),
             drain: std::time::Duration::from_secs(read.or("SCONCE_DRAIN_SECONDS", 25, "a number of seconds")),
             log: read.text("SCONCE_LOG").unwrap_or_else(|| "info".into()),
             log_json: read.or("SCONCE_LOG_FORMAT", LogFormat(false), "text or json").0,

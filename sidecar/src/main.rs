@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 async fn run(config: Config) -> anyhow::Result<()> {
     init_logs(&config.log, config.log_json).context("SCONCE_LOG")?;
     tracing::info!(?config, "starting");
-    let (metrics, drain) = (Metrics::install()?, config.drain);
+    let (metrics, linger, drain) = (Metrics::install()?, config.linger, config.drain);
     let (tasks, mut ended) = Tasks::new();
     tasks.spawn_through_drain("metrics", metrics.clone().upkeep());
     let running =
@@ -40,6 +40,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
         signal = terminated() => { tracing::info!(signal = signal?, "stopping"); None }
         task = ended.next() => Some(task),
     };
+    if failed.is_none() {
+        tokio::select! {
+            () = tasks.leave(linger) => {}
+            // Whoever asks twice is in a hurry.
+            _ = terminated() => {}
+        }
+    }
     if !tasks.stop(drain).await {
         tracing::warn!(seconds = drain.as_secs(), "some requests did not finish in time");
     }

@@ -11,6 +11,7 @@ mod http;
 mod infer;
 mod inputs;
 mod measure;
+mod parameters;
 mod raw;
 mod routed;
 mod run;
@@ -18,7 +19,9 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use sconce_lifecycle::Stopping;
 
 pub use self::{run::Run, stack::stack};
 use crate::models::live::Live;
@@ -32,6 +35,10 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// Most requests at a time, over all connections; one more is refused at once.
     pub max_in_flight: usize,
+    /// How long a caller may pause within a body.
+    pub longest_pause: Duration,
+    /// Fires when callers should go elsewhere.
+    pub leaving: Stopping,
     /// What the server calls itself in its metadata.
     pub server_name: String,
     /// Its version there.
@@ -60,6 +67,8 @@ impl Default for Config {
             namespace: "default".to_owned(),
             max_body_bytes: 64 << 20,
             max_in_flight: 1024,
+            longest_pause: Duration::from_secs(30),
+            leaving: Stopping::new(),
             server_name: "sconce".to_owned(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             platform: "pytorch_torchscript",

@@ -40,7 +40,24 @@ def triton_http(address, ca, cert, key):
         address, ssl=True, ssl_options={"ca_certs": ca, "certfile": cert, "keyfile": key}
     )
     assert client.get_model_metadata("digits")["inputs"][0]["shape"] == [-1, 64]
-    return triton(module, client)
+    scores = triton(module, client)
+    for coding in ("gzip", "deflate"):
+        for binary in (True, False):
+            rows = np.repeat(pixels(), 100, axis=0)
+            given = module.InferInput("image", list(rows.shape), "FP32")
+            given.set_data_from_numpy(rows, binary_data=binary)
+            wanted = [module.InferRequestedOutput("probabilities", binary_data=binary)]
+            reply = client.infer(
+                "digits", [given], outputs=wanted,
+                request_compression_algorithm=coding, response_compression_algorithm=coding,
+            )
+            assert np.allclose(reply.as_numpy("probabilities"), np.repeat(scores, 100, axis=0), atol=1e-6), coding
+    # Python's JSON has NaN where JSON has not.
+    given = module.InferInput("image", [1, 64], "FP32")
+    given.set_data_from_numpy(np.full((1, 64), np.nan, dtype=np.float32), binary_data=False)
+    wanted = [module.InferRequestedOutput("probabilities", binary_data=False)]
+    assert np.isnan(client.infer("digits", [given], outputs=wanted).as_numpy("probabilities")).all()
+    return scores
 
 
 def triton_grpc(address, ca, cert, key):
@@ -52,7 +69,13 @@ def triton_grpc(address, ca, cert, key):
         address, ssl=True, root_certificates=ca, certificate_chain=cert, private_key=key
     )
     assert list(client.get_model_metadata("digits").inputs[0].shape) == [-1, 64]
-    return triton(module, client)
+    scores = triton(module, client)
+    for coding in ("gzip", "deflate"):
+        given = module.InferInput("image", [1, 64], "FP32")
+        given.set_data_from_numpy(pixels())
+        reply = client.infer("digits", [given], compression_algorithm=coding)
+        assert np.allclose(reply.as_numpy("probabilities"), scores, atol=1e-6), coding
+    return scores
 
 
 def kserve(address, ca, cert, key):

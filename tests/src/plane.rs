@@ -285,6 +285,11 @@ impl Plane {
 }
 
 impl Sidecar {
+    /// Takes requests for this much longer while it says that it is about to stop.
+    pub async fn leave(&self, linger: Duration) {
+        self.tasks.leave(linger).await;
+    }
+
     /// Ends it in order.
     ///
     /// # Panics

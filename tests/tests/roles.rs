@@ -69,6 +69,21 @@ async fn callers(plane: &Plane) -> Vec<Caller> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_reads_the_megabytes_of_strangers() {
+    let mut plane = Plane::start().await;
+    let (large, path) = (Bytes::from(vec![b' '; 1 << 20]), format!("{}/api/v1/pushes", plane.address()));
+    let post = || HttpRequest::post(&path).header("content-type", "application/json").body(large.clone());
+    let stranger = Client::with_tls(plane.tls(None)).exchange(post().expect("a request")).await;
+    // Either it hears why or, still sending, that the connection is closed.
+    if let Ok(reply) = stranger {
+        assert!(reply.status == 400 && reply.json.to_string().contains("limit"), "{reply:?}");
+    }
+    let known = plane.caller("/sconce/operator").exchange(post().expect("a request")).await.expect("read");
+    assert!(known.status == 400 && known.json.to_string().contains("JSON"), "{known:?}");
+    plane.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_method_asks_for_its_role() {
     let mut plane = Plane::start().await;
     for caller in callers(&plane).await {

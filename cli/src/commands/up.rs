@@ -147,6 +147,8 @@ async fn start_sidecar(
         ("SCONCE_DATA_DIR", plan.dir.join(name).display().to_string()),
         ("SCONCE_LABELS", format!("sidecar={name}")),
         ("SCONCE_PLAINTEXT_LOOPBACK", plan.plaintext.to_string()),
+        // Nobody's load balancer has to learn that they stop.
+        ("SCONCE_LINGER_SECONDS", "0".to_owned()),
     ];
     let log = plan.dir.join(format!("logs/{name}.log"));
     Child::start(name, &plan.binaries.sidecar, &environment, log, admin)

@@ -2,6 +2,7 @@
 //!
 //! Its OpenAPI document is served at `/api/v1/openapi.json`.
 
+mod document;
 mod extract;
 mod pushes;
 mod tokens;
@@ -17,10 +18,7 @@ use axum::{
 use futures::StreamExt as _;
 use sconce_catalog::{ModelName, Share, Split, Version};
 use serde::Deserialize;
-use utoipa::{
-    IntoParams,
-    openapi::{InfoBuilder, OpenApi},
-};
+use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
@@ -50,21 +48,12 @@ pub(super) fn router(api: Api) -> Router {
         .routes(routes!(watch_events))
         .routes(routes!(audit))
         .split_for_parts();
-    let document = described(document);
+    let document = document::complete(document);
     // A manifest is the largest body that is held in memory; archives are streamed to disk.
     router
         .with_state(api)
         .layer(DefaultBodyLimit::max(super::MAX_MESSAGE))
         .route("/api/v1/openapi.json", axum::routing::get(async move || Json(document)))
-}
-
-fn described(mut document: OpenApi) -> OpenApi {
-    document.info = InfoBuilder::new()
-        .title("Sconce control plane")
-        .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("Callers show a client certificate, or a token as `Authorization: Bearer`."))
-        .build();
-    document
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -14,6 +14,7 @@ mod disk;
 pub mod files;
 mod identity;
 pub mod issued;
+mod lingering;
 mod material;
 mod policy;
 mod principal;
@@ -30,6 +31,7 @@ mod tls;
 pub use self::{
     connect::{ConnectError, Connection, Connector},
     identity::{Identity, Publisher, identity},
+    lingering::{Lingering, lingering},
     material::{InvalidMaterial, Material},
     policy::{IdPattern, InvalidPattern, PeerPolicy},
     principal::{PeerAddr, Principal},

@@ -30,7 +30,8 @@ struct Admin {
 /// [`Tasks::spawn_through_drain`](crate::Tasks::spawn_through_drain).
 ///
 /// `/readyz` is 503 with one pending name a line until every guard is dropped, and again
-/// once `stopping` has fired.
+/// once `stopping` has fired: it should be the token that fires first, of
+/// [`Tasks::leaving`](crate::Tasks::leaving).
 pub async fn admin(listener: TcpListener, readiness: Readiness, metrics: Render, stopping: Stopping) {
     let state = Admin { readiness, metrics, stopping };
     let router = Router::new()

@@ -12,6 +12,7 @@ pub type Stopping = tokio_util::sync::CancellationToken;
 #[derive(Clone)]
 pub struct Tasks {
     tracker: TaskTracker,
+    leaving: Stopping,
     stopping: Stopping,
     drained: Stopping,
     ended: mpsc::UnboundedSender<&'static str>,
@@ -23,9 +24,11 @@ pub struct EndedEarly(mpsc::UnboundedReceiver<&'static str>);
 impl Tasks {
     /// No tasks yet, and where to learn of one that ends early.
     pub fn new() -> (Self, EndedEarly) {
+        // Bounded by the number of tasks, each of which ends once.
         let (ended, receiver) = mpsc::unbounded_channel();
-        let tasks =
-            Self { tracker: TaskTracker::new(), stopping: Stopping::new(), drained: Stopping::new(), ended };
+        let leaving = Stopping::new();
+        let (stopping, drained) = (Stopping::new(), Stopping::new());
+        let tasks = Self { tracker: TaskTracker::new(), leaving, stopping, drained, ended };
         (tasks, EndedEarly(receiver))
     }
 
@@ -55,10 +58,23 @@ impl Tasks {
         self.stopping.clone()
     }
 
+    /// Fires when nothing new should be sent here, though what comes is still answered.
+    pub fn leaving(&self) -> Stopping {
+        self.leaving.clone()
+    }
+
+    /// Says that the process is about to stop, and gives those who send to it this long to
+    /// learn of it.
+    pub async fn leave(&self, linger: Duration) {
+        self.leaving.cancel();
+        tokio::time::sleep(linger).await;
+    }
+
     /// Asks every task to finish and waits for them, at most for `grace`.
     ///
     /// Returns whether all of them finished in time.
     pub async fn stop(&self, grace: Duration) -> bool {
+        self.leaving.cancel();
         self.stopping.cancel();
         self.tracker.close();
         let finished = tokio::time::timeout(grace, self.tracker.wait()).await.is_ok();

@@ -128,6 +128,15 @@ impl Disk {
         Ok(to)
     }
 
+    /// Makes a whole artifact a partial one, so that what is damaged in it can be replaced.
+    ///
+    /// # Errors
+    /// Where it cannot be renamed.
+    pub fn reopen(&self, artifact: &Digest) -> Result<(), DiskError> {
+        let (from, to) = (self.artifact_path(artifact), self.partial_path(artifact));
+        fs::rename(&from, &to).map_err(at(&from))
+    }
+
     /// Removes every artifact, whole or partial, that is not in `keep`.
     pub fn keep_only(&self, keep: &BTreeSet<Digest>) {
         for folder in ["artifacts", "partial"] {

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -89,7 +89,12 @@ pub async fn fetch(
     moved: &AtomicU64,
 ) -> Result<Fetched, FetchError> {
     if let Some(file) = disk.artifact(&artifact) {
-        return Ok(Fetched { file, moved: 0 });
+        let (here, path) = (disk.clone(), file.clone());
+        if blocking(move || is_sound(&here, &artifact, &path)).await {
+            return Ok(Fetched { file, moved: 0 });
+        }
+        tracing::warn!(%artifact, file = %file.display(), "an artifact was damaged on disk, sending for what is lost");
+        disk.reopen(&artifact)?;
     }
     let manifest = origin.manifest(artifact).await?;
     let found = artifact_digest(&manifest);
@@ -110,6 +115,22 @@ pub async fn fetch(
     let disk = disk.clone();
     let path = blocking(move || disk.complete(&artifact, &manifest, &file)).await?;
     Ok(Fetched { file: path, moved: total })
+}
+
+/// Whether a file from before this process started is still what it was when it arrived.
+/// Read once a start: disks lose bits, and a wrong weight answers as quickly as a right one.
+fn is_sound(disk: &Disk, artifact: &Digest, file: &Path) -> bool {
+    let Some(manifest) = disk.manifest(artifact).filter(|found| artifact_digest(found) == *artifact) else {
+        return false;
+    };
+    let size = manifest.size();
+    let whole = |file: File| {
+        let length = file.metadata().map_err(AssemblyError::from)?.len();
+        Ok::<_, AssemblyError>(
+            length == size && Assembly::new(manifest).present_chunks(&file)?.iter().all(|is| *is),
+        )
+    };
+    File::open(file).map_err(AssemblyError::from).and_then(whole).unwrap_or(false)
 }
 
 /// Fills in the chunks that are on this machine and returns the numbers of the others.
@@ -172,6 +193,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 impl FetchError {
+    /// Whether it was the disk: then room can be made.
+    pub fn is_of_disk(&self) -> bool {
+        matches!(self, FetchError::Disk(_) | FetchError::Chunk(AssemblyError::Io(_)))
+    }
+
     /// Whether the same try may succeed later.
     pub fn is_passing(&self) -> bool {
         match self {
@@ -183,4 +209,4 @@ impl FetchError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -43,7 +43,7 @@ pub struct Reconcile {
     /// Loads and frees.
     pub loader: Loader,
     /// Dropped once everything in the first catalog is ready or rejected.
-    pub ready: Guard,
+    pub ready: Option<Guard>,
 }
 
 type Key = (ModelName, Version);
@@ -73,7 +73,6 @@ impl Reconcile {
 
     async fn follow(mut self) {
         let mut known = Known::default();
-        let mut ready = Some(self.ready_guard());
         let Some(mut catalog) = self.next_catalog().await else { return };
         let mut wait = FIRST_RETRY;
         loop {
@@ -92,7 +91,7 @@ impl Reconcile {
                 metrics::histogram!(names::SWAP_SECONDS).record(arrived.elapsed());
             }
             if known.all_settled(&catalog) {
-                ready.take();
+                self.ready.take();
                 self.disk.keep_only(&artifacts(&catalog));
             }
             let due = retry.then_some(wait);
@@ -111,7 +110,7 @@ impl Reconcile {
     async fn bring(&self, known: &mut Known, catalog: &Catalog, key: Key, record: &VersionRecord) -> bool {
         let moved = known.start(&key, record.artifact);
         self.publish(catalog, known);
-        let outcome = self.load(&key, record, &moved).await;
+        let outcome = self.load(catalog, &key, record, &moved).await;
         let settled = match outcome {
             Ok(version) => {
                 tracing::info!(model = %key.0, version = %key.1, "version ready");
@@ -137,13 +136,19 @@ impl Reconcile {
 
     async fn load(
         &self,
+        catalog: &Catalog,
         key: &Key,
         record: &VersionRecord,
         moved: &AtomicU64,
     ) -> Result<Arc<ServedVersion>, Failed> {
-        let fetched = fetch(&self.disk, self.origin.as_ref(), record.artifact, moved)
-            .await
-            .map_err(|error| Failed { reason: error.to_string(), passing: error.is_passing() })?;
+        let fetched = fetch(&self.disk, self.origin.as_ref(), record.artifact, moved).await;
+        let fetched = fetched.map_err(|error| {
+            if error.is_of_disk() {
+                // What the catalog has no longer may be what takes the room.
+                self.disk.keep_only(&artifacts(catalog));
+            }
+            Failed { reason: error.to_string(), passing: error.is_passing() }
+        })?;
         check(fetched.file.clone()).await?;
         let module = self.loader.load(fetched.file, record.signature.clone()).await;
         let module = module.map_err(|error| Failed { reason: error.to_string(), passing: false })?;
@@ -204,11 +209,6 @@ impl Reconcile {
             metrics::gauge!(names::VERSIONS, "state" => label).set(count as f64);
         }
         self.progress.send_replace(progress);
-    }
-
-    fn ready_guard(&mut self) -> Guard {
-        // The guard moves out of self so that it can be dropped while the rest lives on.
-        std::mem::replace(&mut self.ready, sconce_lifecycle::Readiness::default().guard("nothing"))
     }
 
     async fn next_catalog(&mut self) -> Option<Arc<Catalog>> {
@@ -337,3 +337,6 @@ impl Known {
         Progress { serial: catalog.serial, versions: standings.collect(), splits }
     }
 }
+
+#[cfg(test)]
+mod tests;

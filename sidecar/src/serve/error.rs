@@ -27,8 +27,12 @@ pub(super) enum ServeError {
     Input { model: String, version: String, reason: String },
     #[error("the request is larger than the {limit} bytes that this server accepts")]
     TooLarge { limit: usize },
-    #[error("content encoding {0:?} is not supported; send the body as it is")]
+    #[error("content encoding {0:?} is not supported; send the body as it is, or by gzip or deflate")]
     Encoding(String),
+    #[error(
+        "the parameter `{0}` belongs to an extension that this server does not have; /v2 lists those it has"
+    )]
+    Unsupported(String),
     #[error("Not Found")]
     UnknownPath,
     #[error("Method Not Allowed")]
@@ -76,7 +80,8 @@ impl ServeError {
             Self::Malformed(_) => ("malformed", StatusCode::BAD_REQUEST, Code::InvalidArgument),
             Self::Input { .. } => ("input", StatusCode::BAD_REQUEST, Code::InvalidArgument),
             Self::TooLarge { .. } => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, Code::OutOfRange),
-            Self::Encoding(_) => ("encoding", StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unimplemented),
+            Self::Encoding(_) => ("encoding", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
+            Self::Unsupported(_) => ("unsupported", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
             Self::UnknownPath => ("unknown_path", StatusCode::NOT_FOUND, Code::Unimplemented),
             Self::WrongMethod => ("wrong_method", StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),
             Self::GrpcVersion(_) => {
@@ -120,7 +125,7 @@ impl IntoResponse for ServeError {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if matches!(self, Self::Encoding(_)) {
-            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
         }
         response
     }

@@ -11,15 +11,18 @@ use sconce_identity::Principal;
 use sconce_proto::{
     FILE_DESCRIPTOR_SET,
     inference::{
-        ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
+        InferParameter, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
         ModelReadyRequest, ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
         ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
         grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
+        infer_parameter::ParameterChoice,
         model_infer_response::InferOutputTensor,
         model_metadata_response::TensorMetadata,
     },
 };
-use tonic::{Request, Response, Status, metadata::MetadataValue, service::Routes};
+use tonic::{
+    Request, Response, Status, codec::CompressionEncoding, metadata::MetadataValue, service::Routes,
+};
 use tonic_health::pb::health_server::HealthServer;
 
 use super::{
@@ -29,7 +32,7 @@ use super::{
     http::{PIN, VERSION, pinned},
     infer::{Answer, Infer, Inputs},
     measure::{Measure, Protocol},
-    raw,
+    parameters, raw,
     routed::{ROUTE, Routed},
 };
 
@@ -37,6 +40,9 @@ use super::{
 pub(super) fn routes(server: Server) -> Router {
     let inference = GrpcInferenceServiceServer::new(Inference(server.clone()))
         .max_decoding_message_size(server.0.config.max_body_bytes)
+        // Answers go as they are: clients name gzip as acceptable whether or not they want it.
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate)
         // A model's answer is as large as it is.
         .max_encoding_message_size(usize::MAX);
     let routes = Routes::new(inference).add_service(HealthServer::new(health::Probe(server)));
@@ -144,6 +150,7 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
     let pin = text(PIN)?.map(str::to_owned);
     let routed = Routed::read(text(ROUTE)?, request.extensions().get::<Principal>())?;
     let message = request.into_inner();
+    parameters::check(set(&message))?;
     let (given, raw) = (message.inputs.len(), message.raw_input_contents.len());
     if raw > 0 && raw != given {
         return Err(ServeError::Malformed(format!(
@@ -176,6 +183,26 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
         inputs: Inputs::Named(inputs),
         outputs: message.outputs.into_iter().map(|output| output.name).collect(),
     })
+}
+
+/// Every parameter that is set, wherever it stands.
+fn set(message: &ModelInferRequest) -> impl Iterator<Item = &str> {
+    let inputs = message.inputs.iter().map(|input| &input.parameters);
+    let outputs = message.outputs.iter().map(|output| &output.parameters);
+    let all = [&message.parameters].into_iter().chain(inputs).chain(outputs);
+    all.flatten().filter(|(_, value)| !is_nothing(value)).map(|(name, _)| name.as_str())
+}
+
+/// Whether it says what it would say by being absent.
+fn is_nothing(value: &InferParameter) -> bool {
+    match &value.parameter_choice {
+        None => true,
+        Some(ParameterChoice::BoolParam(flag)) => !flag,
+        Some(ParameterChoice::Int64Param(number)) => *number == 0,
+        Some(ParameterChoice::Uint64Param(number)) => *number == 0,
+        Some(ParameterChoice::StringParam(text)) => text.is_empty(),
+        Some(ParameterChoice::DoubleParam(_)) => false,
+    }
 }
 
 fn write(answer: Answer) -> Response<ModelInferResponse> {

@@ -1,6 +1,7 @@
 //! The protocol over HTTP: paths and headers. Bodies are read in `request`, written in `reply`.
 
 mod data;
+mod encoding;
 mod frames;
 mod numbers;
 mod reply;
@@ -13,7 +14,7 @@ use axum::{
     routing::{get, post},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, StatusCode, request::Parts};
 use sconce_identity::Principal;
 use serde_json::json;
 
@@ -138,16 +139,15 @@ async fn answer(
     body: Result<Bytes, BytesRejection>,
     measure: &mut Measure,
 ) -> Result<Response, ServeError> {
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|value| *value != "identity") {
-        return Err(ServeError::Encoding(String::from_utf8_lossy(encoding.as_bytes()).into_owned()));
-    }
+    let limit = server.0.config.max_body_bytes;
     let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ServeError::TooLarge { limit: server.0.config.max_body_bytes },
+        StatusCode::PAYLOAD_TOO_LARGE => ServeError::TooLarge { limit },
         _ => ServeError::Malformed(format!("the body cannot be read: {}", error.body_text())),
     })?;
-    let (mut infer, forms) = request::read(target.model, target.version, headers.get(JSON_LENGTH), body)
-        .map_err(ServeError::Malformed)?;
+    let body = encoding::decode(headers, body, limit).await?;
+    let (mut infer, forms) = request::read(target.model, target.version, headers.get(JSON_LENGTH), body)?;
     infer.routed = target.routed;
     let answer = server.infer(infer, measure).await?;
-    reply::write(answer, &forms).map_err(ServeError::Malformed)
+    let reply = reply::write(answer, &forms).map_err(ServeError::Malformed)?;
+    encoding::encode(reply, encoding::accepted(headers)).await
 }

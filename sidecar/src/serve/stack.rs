@@ -1,20 +1,21 @@
 //! The whole path of a request.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     Router,
     body::Body,
     error_handling::HandleErrorLayer,
     extract::DefaultBodyLimit,
-    http::{HeaderMap, Request, header},
+    http::{HeaderMap, HeaderValue, Request, Version, header},
     middleware::{self, Next},
     response::Response,
 };
 use futures::FutureExt as _;
-use sconce_identity::Principal;
+use sconce_identity::{Principal, lingering};
+use sconce_lifecycle::Stopping;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
-use tower_http::trace::TraceLayer;
+use tower_http::{timeout::TimeoutBody, trace::TraceLayer};
 
 use super::{
     Config, Parts, Ready, Run, Server,
@@ -30,6 +31,7 @@ use crate::models::live::Live;
 /// Expects each request to carry its [`Principal`]; one that does not is refused.
 pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Router {
     let (max_body, max_in_flight) = (config.max_body_bytes, config.max_in_flight);
+    let (longest_pause, leaving) = (config.longest_pause, config.leaving.clone());
     let server = Server(std::sync::Arc::new(Parts { config, live, runner: Box::new(runner), ready }));
     Router::new()
         .merge(http::routes(server.clone()))
@@ -40,6 +42,10 @@ pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Rout
             ServiceBuilder::new()
                 // A bug in one request must not close a connection that others share.
                 .layer(middleware::from_fn(contain))
+                // A connection that is about to be closed should not be used again.
+                .layer(middleware::from_fn(move |request, next| take_leave(leaving.clone(), request, next)))
+                // Who sends half a request and no more would hold a place for as long as it likes.
+                .layer(middleware::from_fn(move |request, next| keep_coming(longest_pause, request, next)))
                 // Whatever is logged below says which request it belongs to.
                 .layer(TraceLayer::new_for_http().make_span_with(span))
                 // Before anything is spent on the request: strangers cost nothing.
@@ -69,6 +75,21 @@ async fn declared(limit: usize, request: Request<Body>, next: Next) -> Response 
         return error.reply(protocol);
     }
     next.run(request).await
+}
+
+/// HTTP/1 clients keep a connection until they are told, and one that is closed just as they
+/// use it again is a failed request. HTTP/2 has a frame for it, which the connection sends.
+async fn take_leave(leaving: Stopping, request: Request<Body>, next: Next) -> Response {
+    let tells = request.version() < Version::HTTP_2;
+    let mut response = next.run(request).await;
+    if tells && leaving.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn keep_coming(longest_pause: Duration, request: Request<Body>, next: Next) -> Response {
+    next.run(lingering(request).map(|body| Body::new(TimeoutBody::new(longest_pause, body)))).await
 }
 
 async fn shed(headers: HeaderMap, _overloaded: BoxError) -> Response {

@@ -1,6 +1,7 @@
 //! The protocol, asked through the whole stack. Here: models written by hand, and callers.
 
 mod answers;
+mod encodings;
 mod hostile;
 mod refusals;
 mod rpc;

@@ -9,7 +9,7 @@ use super::*;
 
 /// The example's versions, and what was asked for.
 #[derive(Default)]
-struct Store {
+pub(in crate::models) struct Store {
     artifacts: HashMap<Digest, Manifest>,
     chunks: HashMap<Digest, Bytes>,
     asked: Mutex<Vec<Digest>>,
@@ -18,7 +18,7 @@ struct Store {
 }
 
 impl Store {
-    fn with(versions: &[&str]) -> (Self, Vec<Digest>) {
+    pub(in crate::models) fn with(versions: &[&str]) -> (Self, Vec<Digest>) {
         let mut store = Self::default();
         let artifacts = versions.iter().map(|version| store.add(version)).collect();
         (store, artifacts)
@@ -125,4 +125,32 @@ async fn bytes_that_are_not_what_the_catalog_names_are_refused() {
     let error = bring(&disk, &store, artifacts[0]).await.expect_err("another chunk");
     assert!(error.to_string().contains("changed or damaged on the way"), "{error}");
     assert!(disk.artifact(&artifacts[0]).is_none());
+}
+
+#[tokio::test]
+async fn what_a_disk_lost_since_the_last_start_is_sent_for_and_nothing_else() {
+    let (_folder, disk) = disk();
+    let (store, artifacts) = Store::with(&["v1"]);
+    let file = bring(&disk, &store, artifacts[0]).await.expect("fetched").file;
+    let (sound, all) = (std::fs::read(&file).expect("there"), store.asked());
+    assert!(all > 1);
+
+    let mut flipped = sound.clone();
+    flipped[sound.len() / 2] ^= 1;
+    for damaged in [&flipped[..], &sound[..sound.len() - 40], b""] {
+        std::fs::write(&file, damaged).expect("written");
+        let again = bring(&disk, &store, artifacts[0]).await.expect("fetched");
+        assert!(std::fs::read(again.file).expect("there") == sound);
+        let asked = store.asked();
+        assert!(asked >= 1 && (damaged.is_empty() || asked < all), "{asked} of {all}");
+    }
+    // Its manifest says what is sound, so one that is another's says nothing.
+    let (other, others) = Store::with(&["v2"]);
+    let foreign = serde_json::to_vec(&other.artifacts[&others[0]]).expect("JSON");
+    std::fs::write(file.with_extension("json"), foreign).expect("written");
+    bring(&disk, &store, artifacts[0]).await.expect("fetched");
+    assert_eq!(disk.manifest(&artifacts[0]).as_ref(), Some(&store.artifacts[&artifacts[0]]));
+
+    bring(&disk, &store, artifacts[0]).await.expect("there");
+    assert_eq!(store.asked(), 0, "a sound one is used as it is");
 }

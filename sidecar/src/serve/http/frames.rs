@@ -19,6 +19,15 @@ impl Frames {
     }
 }
 
+impl IntoIterator for Frames {
+    type Item = Bytes;
+    type IntoIter = std::collections::vec_deque::IntoIter<Bytes>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl Body for Frames {
     type Data = Bytes;
     type Error = Infallible;

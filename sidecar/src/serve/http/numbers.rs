@@ -117,6 +117,35 @@ fn debug(out: &mut Vec<u8>, value: impl std::fmt::Debug) {
     let _ = write!(out, "{value:?}");
 }
 
+/// Names of numbers that JSON lacks, as Python's `json` writes and reads them.
+const ODD: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+
+/// This text with the names of such numbers in quotes, which makes it JSON; `None` where it
+/// has none. Wanted only once a text is known to be no JSON as it is.
+pub(super) fn quoted(json: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(json.len() + 64);
+    let (mut rest, mut in_string, mut found) = (json, false, false);
+    while let [byte, behind @ ..] = rest {
+        let odd = ODD.iter().find(|name| !in_string && rest.starts_with(name));
+        let taken = match (odd, byte) {
+            (Some(name), _) => {
+                out.push(b'"');
+                name.len()
+            }
+            (None, b'\\') if in_string && !behind.is_empty() => 2,
+            _ => 1,
+        };
+        out.extend_from_slice(&rest[..taken]);
+        if odd.is_some() {
+            out.push(b'"');
+            found = true;
+        }
+        in_string ^= *byte == b'"';
+        rest = &rest[taken..];
+    }
+    found.then_some(out)
+}
+
 /// Not JSON, but what Triton sends and Python's `json` reads.
 fn odd(out: &mut Vec<u8>, value: f64) {
     let name: &[u8] = match (value.is_nan(), value > 0.0) {

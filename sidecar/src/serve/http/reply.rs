@@ -1,6 +1,6 @@
 //! Writes the body of an inference reply: JSON, and behind it the outputs wanted as bytes.
 
-use axum::{body::Body, response::Response};
+use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, header};
 use sconce_catalog::Datatype;
@@ -18,7 +18,7 @@ use crate::engine::{Data, Output};
 ///
 /// Written by hand rather than through a tree of values: an output may have millions of
 /// elements.
-pub(super) fn write(answer: Answer, forms: &Forms) -> Result<Response, String> {
+pub(super) fn write(answer: Answer, forms: &Forms) -> Result<Response<Frames>, String> {
     let mut json = Vec::with_capacity(256);
     let mut blobs = Vec::new();
     let version = answer.version.as_str();
@@ -43,7 +43,7 @@ pub(super) fn write(answer: Answer, forms: &Forms) -> Result<Response, String> {
 
     let length = HeaderValue::from(json.len());
     let binary = !blobs.is_empty();
-    let mut response = Response::new(Body::new(Frames::new([Bytes::from(json)].into_iter().chain(blobs))));
+    let mut response = Response::new(Frames::new([Bytes::from(json)].into_iter().chain(blobs)));
     let headers = response.headers_mut();
     if let Ok(version) = named {
         headers.insert(VERSION, version);

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::HeaderValue;
 use sconce_catalog::Datatype;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{
     super::{
+        error::ServeError,
         infer::{Infer, Inputs},
-        raw,
+        parameters, raw,
     },
-    data,
+    data, numbers,
 };
 use crate::engine::Tensor;
 
@@ -33,18 +34,18 @@ enum Parameter {
     Int(i64),
     Unsigned(u64),
     Float(#[expect(dead_code, reason = "read for its type alone")] f64),
-    Text(#[expect(dead_code, reason = "read for its type alone")] String),
+    Text(String),
 }
 
 #[derive(Deserialize)]
 struct Wire<'a> {
     id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     parameters: Parameters,
     // Its keys come in any order, and `data` means nothing before `datatype` is known.
     #[serde(borrow)]
     inputs: Vec<WireInput<'a>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     outputs: Vec<WireOutput>,
 }
 
@@ -53,7 +54,7 @@ struct WireInput<'a> {
     name: String,
     shape: Vec<i64>,
     datatype: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     parameters: Parameters,
     #[serde(borrow)]
     data: Option<&'a RawValue>,
@@ -62,8 +63,35 @@ struct WireInput<'a> {
 #[derive(Deserialize)]
 struct WireOutput {
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     parameters: Parameters,
+}
+
+/// Clients that write every field they know write null for what they do not mean.
+fn or_nothing<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(wire: D) -> Result<T, D::Error> {
+    Option::deserialize(wire).map(Option::unwrap_or_default)
+}
+
+impl Parameter {
+    /// Whether it says what it would say by being absent.
+    fn is_nothing(&self) -> bool {
+        match self {
+            Self::Bool(flag) => !flag,
+            Self::Int(number) => *number == 0,
+            Self::Text(text) => text.is_empty(),
+            Self::Unsigned(_) | Self::Float(_) => false,
+        }
+    }
+}
+
+impl Wire<'_> {
+    /// Every parameter that is set, wherever it stands.
+    fn parameters(&self) -> impl Iterator<Item = &str> {
+        let inputs = self.inputs.iter().map(|input| &input.parameters);
+        let outputs = self.outputs.iter().map(|output| &output.parameters);
+        let all = [&self.parameters].into_iter().chain(inputs).chain(outputs);
+        all.flatten().filter(|(_, value)| !value.is_nothing()).map(|(name, _)| name.as_str())
+    }
 }
 
 impl Forms {
@@ -79,33 +107,39 @@ pub(super) fn read(
     pin: Option<String>,
     json_length: Option<&HeaderValue>,
     body: Bytes,
-) -> Result<(Infer, Forms), String> {
-    let json = match json_length {
-        None => body.len(),
-        Some(value) => value
-            .to_str()
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .filter(|length| *length <= body.len())
-            .ok_or_else(|| {
-                format!(
-                    "inference-header-content-length is {value:?}, which is not a length within the {} bytes of the body",
-                    body.len()
-                )
-            })?,
-    };
+) -> Result<(Infer, Forms), ServeError> {
+    let json = json_length.map_or(Ok(body.len()), |value| within(value, body.len()))?;
     if json_length.is_some() && json == 0 {
         let infer =
             Infer { model, pin, routed: None, id: None, inputs: Inputs::Whole(body), outputs: Vec::new() };
         return Ok((infer, Forms { otherwise: true, named: BTreeMap::new() }));
     }
-    let wire: Wire<'_> = serde_json::from_slice(&body[..json])
-        .map_err(|error| format!("the request is not the JSON of an inference request: {error}"))?;
-    let inputs = tensors(wire.inputs, body.slice(json..))?;
-    let forms = forms(&wire.parameters, &wire.outputs)?;
+    let quoted;
+    let mut read = serde_json::from_slice::<Wire<'_>>(&body[..json]);
+    if read.is_err()
+        && let Some(text) = numbers::quoted(&body[..json])
+    {
+        quoted = text;
+        read = serde_json::from_slice(&quoted);
+    }
+    let wire = read.map_err(|error| {
+        ServeError::Malformed(format!("the request is not the JSON of an inference request: {error}"))
+    })?;
+    parameters::check(wire.parameters())?;
+    let inputs = tensors(wire.inputs, body.slice(json..)).map_err(ServeError::Malformed)?;
+    let forms = forms(&wire.parameters, &wire.outputs).map_err(ServeError::Malformed)?;
     let outputs = wire.outputs.into_iter().map(|output| output.name).collect();
     let infer = Infer { model, pin, routed: None, id: wire.id, inputs: Inputs::Named(inputs), outputs };
     Ok((infer, forms))
+}
+
+fn within(json_length: &HeaderValue, body: usize) -> Result<usize, ServeError> {
+    let length = json_length.to_str().ok().and_then(|text| text.trim().parse().ok());
+    length.filter(|length| *length <= body).ok_or_else(|| {
+        ServeError::Malformed(format!(
+            "inference-header-content-length is {json_length:?}, which is not a length within the {body} bytes of the body"
+        ))
+    })
 }
 
 fn tensors(inputs: Vec<WireInput<'_>>, mut binary: Bytes) -> Result<Vec<(String, Tensor)>, String> {

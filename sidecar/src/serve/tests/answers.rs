@@ -123,12 +123,15 @@ async fn one_answer_mixes_binary_and_json_outputs_in_the_order_asked() {
 }
 
 #[tokio::test]
-async fn numbers_that_json_lacks_are_written_as_python_reads_them() {
-    let body =
-        r#"{"inputs":[{"name":"x","shape":[3],"datatype":"FP32","data":["NaN","Infinity","-Infinity"]}]}"#;
-    let reply = infer("echo", body).await;
-    let text = String::from_utf8(reply.body.to_vec()).unwrap();
-    assert!(text.contains(r#""data":[NaN,Infinity,-Infinity]"#), "{text}");
+async fn numbers_that_json_lacks_are_read_and_written_as_python_does() {
+    for data in
+        [r#"["NaN","Infinity","-Infinity"]"#, "[NaN, Infinity, -Infinity]", "[[NaN],[Infinity],[-Infinity]]"]
+    {
+        let body = format!(r#"{{"inputs":[{{"name":"x","shape":[3,1],"datatype":"FP32","data":{data}}}]}}"#);
+        let reply = infer("echo", body).await;
+        let text = String::from_utf8(reply.body.to_vec()).unwrap();
+        assert!(text.contains(r#""data":[NaN,Infinity,-Infinity]"#), "{data}: {text}");
+    }
 }
 
 #[tokio::test]

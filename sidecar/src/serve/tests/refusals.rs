@@ -104,13 +104,31 @@ async fn a_body_beyond_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn an_encoding_that_nobody_decodes_here_is_refused() {
-    let reply = ask(Request::post("/v2/models/echo/infer").header("content-encoding", "br"), X).await;
-    assert_eq!(
-        (reply.status.as_u16(), reply.headers["accept-encoding"].to_str().unwrap()),
-        (415, "identity")
-    );
-    assert!(reply.error().contains("\"br\""));
+async fn a_parameter_that_would_change_the_answer_is_refused_and_any_other_ignored() {
+    let x = |of_input: &str, of_output: &str, of_request: &str| {
+        format!(
+            r#"{{"inputs":[{{"name":"a","shape":[1,2],"datatype":"FP32","data":[1,2],"parameters":{of_input}}}],
+            "outputs":[{{"name":"sum","parameters":{of_output}}}],"parameters":{of_request}}}"#
+        )
+    };
+    for (body, name) in [
+        (x("{}", r#"{"classification":3}"#, "{}"), "classification"),
+        (x("{}", r#"{"shared_memory_region":"a"}"#, "{}"), "shared_memory_region"),
+        (x(r#"{"shared_memory_region":"a"}"#, "{}", "{}"), "shared_memory_region"),
+        (x("{}", "{}", r#"{"sequence_id":7}"#), "sequence_id"),
+    ] {
+        let reply = infer("add", body).await;
+        assert!(reply.status == 501 && reply.error().contains(name), "{}", reply.error());
+    }
+    // A sequence of 0 or "" is none; null is how some clients write what they do not mean.
+    for of_request in
+        [r#"{"sequence_id":0,"priority":1,"timeout":5,"mine":"x","f":1.5}"#, r#"{"sequence_id":""}"#, "null"]
+    {
+        assert_eq!(infer("add", x("null", "null", of_request)).await.status, 200, "{of_request}");
+    }
+    let nulls =
+        r#"{"id":null,"outputs":null,"inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":[1]}]}"#;
+    assert_eq!(infer("echo", nulls).await.status, 200);
 }
 
 #[tokio::test]
@@ -182,4 +200,18 @@ async fn one_request_too_many_is_refused_while_the_others_go_on() {
     held.0.2.notify_one();
     assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(held.0.0.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_caller_who_stops_half_way_gives_its_place_back() {
+    let longest_pause = std::time::Duration::from_millis(20);
+    let server = server(Config { max_in_flight: 1, longest_pause, ..Config::default() }, Inline);
+    let half = futures::stream::iter([Ok::<_, std::io::Error>(&X[..9])]);
+    let half = Body::from_stream(futures::StreamExt::chain(half, futures::stream::pending()));
+    let reply = send(server.clone(), Request::post("/v2/models/echo/infer").body(half).unwrap()).await;
+    assert!(reply.status == 400 && reply.error().contains("timeout"), "{}", reply.error());
+    assert_eq!(
+        send(server, Request::post("/v2/models/echo/infer").body(X.into()).unwrap()).await.status,
+        200
+    );
 }

@@ -1,11 +1,11 @@
 //! The protocol over gRPC, asked by a generated client.
 
 use sconce_proto::inference::{
-    InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelReadyRequest,
-    ServerReadyRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
-    model_infer_request::InferInputTensor,
+    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
+    ModelReadyRequest, ServerReadyRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
+    infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
 };
-use tonic::{Code, Request as Call, Response, Status};
+use tonic::{Code, Request as Call, Response, Status, codec::CompressionEncoding};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::*;
@@ -217,9 +217,36 @@ async fn grpc_is_refused_in_its_own_words() {
 }
 
 #[tokio::test]
-async fn a_message_beyond_the_limit_is_refused() {
+async fn a_message_beyond_the_limit_is_refused_also_where_it_was_small_on_the_way() {
     let server = server(Config { max_body_bytes: 64, ..Config::default() }, Inline);
-    let large = request("echo", vec![input("x", "INT8", &[100], None)], &[&[0; 100]]);
-    let status = GrpcInferenceServiceClient::new(server).model_infer(large).await.unwrap_err();
+    let large = || request("echo", vec![input("x", "INT8", &[100], None)], &[&[0; 100]]);
+    let mut client = GrpcInferenceServiceClient::new(server.clone());
+    let status = client.model_infer(large()).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange, "{}", status.message());
+    let mut client = GrpcInferenceServiceClient::new(server).send_compressed(CompressionEncoding::Gzip);
+    assert!(client.model_infer(large()).await.is_err());
+}
+
+#[tokio::test]
+async fn compressed_messages_are_read() {
+    for coding in [CompressionEncoding::Gzip, CompressionEncoding::Deflate] {
+        let mut client =
+            GrpcInferenceServiceClient::new(server(Config::default(), Inline)).send_compressed(coding);
+        let asked = request("echo", vec![input("x", "INT8", &[100], None)], &[&[5; 100]]);
+        let reply = client.model_infer(asked).await.unwrap().into_inner();
+        assert_eq!(&reply.raw_output_contents[0][..], [5; 100]);
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_that_would_change_the_answer_is_refused() {
+    let sequence = |number| {
+        let mut asked = request("echo", vec![input("x", "INT8", &[1], None)], &[b"a"]);
+        let count = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(number)) };
+        asked.parameters.insert("sequence_id".to_owned(), count);
+        asked
+    };
+    let refused = call(sequence(7)).await.unwrap_err();
+    assert!(refused.code() == Code::Unimplemented && refused.message().contains("sequence_id"));
+    assert!(call(sequence(0)).await.is_ok());
 }
