@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::Version;
+use crate::{ModelName, Version};
 
 /// The value of the header that a published route sets on each of its weighted destinations:
 /// `fraud/8@41`, the model, the version and the route's generation.
@@ -19,6 +19,12 @@ pub struct Route {
 pub struct InvalidRoute(String);
 
 impl Route {
+    /// A version of a model in one of the model's routes. The namespace is always spelled out:
+    /// the pod that reads it may look up bare names in another one.
+    pub fn new(model: &ModelName, version: Version, generation: u64) -> Self {
+        Self { model: format!("{}/{}", model.namespace(), model.name()), version, generation }
+    }
+
     /// The model that the route is for, as its publisher spells it: `name`, or `namespace/name`.
     pub fn model(&self) -> &str {
         &self.model
@@ -62,6 +68,15 @@ impl fmt::Display for Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_published_route_always_names_the_namespace() {
+        for (name, text) in [("fraud", "default/fraud/8@41"), ("pay/fraud", "pay/fraud/8@41")] {
+            let route = Route::new(&name.parse().expect("valid"), "8".parse().expect("valid"), 41);
+            assert_eq!(route.to_string(), text);
+            assert_eq!(text.parse(), Ok(route));
+        }
+    }
 
     #[test]
     fn a_route_survives_its_text() {
