@@ -2,25 +2,33 @@
 //!
 //! In memory only: a sidecar that is alive says all of it again when it reconnects.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use sconce_catalog::{Labels, ModelName, Selector};
+use sconce_identity::SpiffeId;
 use sconce_proto::v1::{Report, SidecarStatus, VersionState, VersionStatus};
+use tokio::sync::watch;
 
-use crate::store::{Event, Store, now_ms};
+use crate::{
+    api::ApiError,
+    store::{Event, Store, now_ms},
+};
 
 /// Every sidecar that was seen since the start.
 #[derive(Clone)]
 pub(crate) struct Fleet {
-    sidecars: Arc<Mutex<BTreeMap<String, Seen>>>,
+    sidecars: Arc<watch::Sender<Sidecars>>,
     store: Store,
 }
 
-struct Seen {
-    status: SidecarStatus,
+/// Sidecars by their names.
+pub(crate) type Sidecars = BTreeMap<String, Seen>;
+
+/// A sidecar as it was last heard of.
+pub(crate) struct Seen {
+    pub(crate) status: SidecarStatus,
+    /// Who it has proven to be.
+    id: SpiffeId,
     /// Which of its connections is the current one: an old one may end after a new one began.
     session: u64,
 }
@@ -38,19 +46,40 @@ impl Fleet {
     }
 
     /// A sidecar connects.
-    pub(crate) fn join(&self, first: Report) -> Arc<Session> {
+    ///
+    /// # Errors
+    /// Where another workload is connected under its name.
+    pub(crate) fn join(&self, first: Report, id: &SpiffeId) -> Result<Arc<Session>, ApiError> {
         let name = first.sidecar.clone();
-        let mut sidecars = self.lock();
-        let number = sidecars.get(&name).map_or(0, |seen| seen.session + 1);
-        sidecars.insert(name.clone(), Seen { status: status(first), session: number });
+        let mut joined = Ok(0);
+        self.sidecars.send_if_modified(|sidecars| {
+            let before = sidecars.get(&name);
+            if let Some(other) = before.filter(|seen| seen.status.connected && seen.id != *id) {
+                joined = Err(ApiError::Denied(format!(
+                    "{} is connected under the name `{name}`; set SCONCE_NAME of {id} to another one",
+                    other.id
+                )));
+                return false;
+            }
+            let session = before.map_or(0, |seen| seen.session + 1);
+            joined = Ok(session);
+            sidecars.insert(name.clone(), Seen { status: status(first, id), id: id.clone(), session });
+            true
+        });
+        let number = joined?;
         metrics::gauge!(sconce_telemetry::names::SIDECARS_CONNECTED).increment(1.0);
-        tracing::info!(sidecar = name, "sidecar connected");
-        Arc::new(Session { fleet: self.clone(), name, number })
+        tracing::info!(sidecar = name, %id, "sidecar connected");
+        Ok(Arc::new(Session { fleet: self.clone(), name, number }))
+    }
+
+    /// Follows what the sidecars say. Counts alone are no reason to wake anybody.
+    pub(crate) fn watch(&self) -> watch::Receiver<Sidecars> {
+        self.sidecars.subscribe()
     }
 
     /// All of them, by name.
     pub(crate) fn list(&self) -> Vec<SidecarStatus> {
-        self.lock().values().map(|seen| seen.status.clone()).collect()
+        self.sidecars.borrow().values().map(|seen| seen.status.clone()).collect()
     }
 
     /// Those that serve a model, each with nothing but that model's versions. One that will
@@ -59,17 +88,18 @@ impl Fleet {
         let name = model.to_string();
         let own = |mut sidecar: SidecarStatus| {
             sidecar.versions.retain(|version| version.model == name);
-            let labels = Labels::new(sidecar.labels.clone()).unwrap_or_default();
-            let expected = sidecar.connected && selector.matches(&labels);
+            sidecar.routes.retain(|route| route.model == name);
+            let expected = sidecar.connected && is_for(model, selector, &sidecar);
             (expected || !sidecar.versions.is_empty()).then_some(sidecar)
         };
         self.list().into_iter().filter_map(own).collect()
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Seen>> {
-        // Every statement leaves the map whole.
-        self.sidecars.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Whether a model is this sidecar's to serve.
+pub(crate) fn is_for(model: &ModelName, selector: &Selector, sidecar: &SidecarStatus) -> bool {
+    let labels = Labels::new(sidecar.labels.clone()).unwrap_or_default();
+    sidecar.namespace == model.namespace() && selector.matches(&labels)
 }
 
 impl Session {
@@ -79,17 +109,24 @@ impl Session {
 
     /// Takes a report in, and records what is new in it.
     pub(crate) async fn report(&self, report: Report) {
-        let next = status(report);
-        let news = {
-            let mut sidecars = self.fleet.lock();
+        let mut events = Vec::new();
+        self.fleet.sidecars.send_if_modified(|sidecars| {
             let Some(seen) = sidecars.get_mut(&self.name).filter(|seen| seen.session == self.number) else {
-                return;
+                return false;
             };
-            let news = news(&self.name, &seen.status, &next);
+            let next = status(report, &seen.id);
+            events = news(&self.name, &seen.status, &next);
+            let standings = |status: &SidecarStatus| {
+                let versions = status.versions.iter();
+                versions.map(|v| (v.model.clone(), v.version.clone(), v.state)).collect::<Vec<_>>()
+            };
+            let matters = standings(&seen.status) != standings(&next)
+                || seen.status.generations != next.generations
+                || seen.status.serial != next.serial;
             seen.status = next;
-            news
-        };
-        for event in news {
+            matters
+        });
+        for event in events {
             if let Err(error) = self.fleet.store.record(event).await {
                 tracing::error!(sidecar = self.name, %error, "an event was not recorded");
             }
@@ -101,13 +138,14 @@ impl Drop for Session {
     fn drop(&mut self) {
         metrics::gauge!(sconce_telemetry::names::SIDECARS_CONNECTED).decrement(1.0);
         tracing::info!(sidecar = self.name, "sidecar disconnected");
-        if let Some(seen) = self.fleet.lock().get_mut(&self.name).filter(|seen| seen.session == self.number) {
-            seen.status.connected = false;
-        }
+        self.fleet.sidecars.send_if_modified(|sidecars| {
+            let own = sidecars.get_mut(&self.name).filter(|seen| seen.session == self.number);
+            own.map(|seen| seen.status.connected = false).is_some()
+        });
     }
 }
 
-fn status(report: Report) -> SidecarStatus {
+fn status(report: Report, id: &SpiffeId) -> SidecarStatus {
     SidecarStatus {
         sidecar: report.sidecar,
         labels: report.labels,
@@ -116,6 +154,9 @@ fn status(report: Report) -> SidecarStatus {
         serial: report.serial,
         versions: report.versions,
         address: report.address,
+        namespace: id.namespace().unwrap_or_default().to_owned(),
+        routes: report.routes,
+        generations: report.generations,
     }
 }
 

@@ -149,6 +149,7 @@ impl Store {
         };
         let change = change("split.changed", principal, "split", name, None, message);
         model.split = Some(split);
+        model.generation = catalog.next_generation();
         catalog.models.insert(name.clone(), model);
         self.commit(catalog, change).await
     }

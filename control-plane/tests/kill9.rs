@@ -286,12 +286,13 @@ impl Plane {
         let versions = model.expect("the model").versions;
         let found = versions.into_iter().find(|found| found.version == version).expect("the version");
         let mut sidecar = self.sidecar();
-        let manifest = sidecar.get_manifest(v1::GetManifestRequest { artifact: found.artifact }).await;
+        let manifest =
+            sidecar.get_manifest(v1::GetManifestRequest { artifact: found.artifact.clone() }).await;
         let manifest = Manifest::try_from(manifest.expect("its manifest").into_inner()).expect("valid");
         let digests = manifest.chunks().iter().map(|chunk| chunk.digest.as_bytes().to_vec()).collect();
         let assembly = Assembly::new(manifest);
         let file = tempfile::tempfile().expect("a file");
-        let request = v1::FetchChunksRequest { digests };
+        let request = v1::FetchChunksRequest { digests, artifact: found.artifact };
         let mut chunks = sidecar.fetch_chunks(request).await.expect("fetched").into_inner();
         let mut number = 0;
         while let Some(chunk) = chunks.message().await.expect("every chunk") {

@@ -6,7 +6,7 @@
 //! pure function, and [`read`] is the way back: what a cluster holds says what is published,
 //! so nothing about it has to be remembered elsewhere.
 
-use sconce_catalog::{Lane, ModelName, Route, Share, Split};
+use sconce_catalog::{Generation, Lane, ModelName, Route, Share, Split, Version};
 use serde_json::{Value, json};
 
 use crate::names::{MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MODEL_LABEL_PREFIX};
@@ -47,8 +47,8 @@ const LONGEST: usize = 57;
 pub struct Routing {
     /// Who answers how much.
     pub split: Split,
-    /// Number of the route.
-    pub generation: u64,
+    /// Which split it is.
+    pub generation: Generation,
 }
 
 /// How a model is published.
@@ -114,7 +114,7 @@ struct Destination {
 /// The stable version first: that is how people read them.
 fn destinations(backend: &Backend, routing: &Routing) -> Vec<Destination> {
     let stable = routing.split.stable();
-    let one = |(version, share): &(sconce_catalog::Version, Share)| Destination {
+    let one = |(version, share): &(Version, Share)| Destination {
         lane: if version == stable { Lane::Live } else { Lane::Canary },
         share: *share,
         route: Route::new(&backend.0, version.clone(), routing.generation),

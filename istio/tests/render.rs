@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use sconce_catalog::{Route, Share, Split};
+use sconce_catalog::{Generation, Route, Share, Split};
 use sconce_istio::{
     render::{Backend, Options, Routing, Snippet, http_route, read, service, virtual_service},
     yaml,
@@ -16,7 +16,7 @@ fn backend() -> Backend {
 fn routing(shares: &[(&str, u32)]) -> Routing {
     let share = |n| Share::new(n).expect("in range");
     let split = Split::new(shares.iter().map(|(v, n)| (v.parse().expect("valid"), share(*n))));
-    Routing { split: split.expect("a split"), generation: 41 }
+    Routing { split: split.expect("a split"), generation: Generation(41) }
 }
 
 /// Compares with the file, or writes it.
@@ -65,7 +65,7 @@ fn random_routing(seed: u64) -> Routing {
     });
     Routing {
         split: Split::new(shares).expect("the cuts span the line"),
-        generation: u64::from(draw(u32::MAX)),
+        generation: Generation(draw(u32::MAX).into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `sconce.v1` messages to and from the domain.
 
 use sconce_catalog::{
-    Catalog, ChunkRef, Digest, Field, InvalidDigest, InvalidLabel, InvalidManifest, InvalidName,
+    Catalog, ChunkRef, Digest, Field, Generation, InvalidDigest, InvalidLabel, InvalidManifest, InvalidName,
     InvalidSplit, Kind, Labels, Manifest, Model, ModelName, Piece, Selector, Serial, Share, Signature, Split,
     UnknownDatatype, Version, VersionRecord,
 };
@@ -56,6 +56,7 @@ impl TryFrom<v1::Model> for Model {
             selector: Selector::new(Labels::new(wire.selector)?),
             versions: versions.collect::<Result<_, InvalidMessage>>()?,
             split: wire.split.map(Split::try_from).transpose()?,
+            generation: Generation(wire.generation),
         })
     }
 }
@@ -67,6 +68,7 @@ pub fn model_to_wire(name: &ModelName, model: &Model) -> v1::Model {
         selector: labels_to_wire(model.selector.labels()),
         versions: model.versions.iter().map(|(version, record)| version_to_wire(version, record)).collect(),
         split: model.split.as_ref().map(v1::Split::from),
+        generation: model.generation.0,
     }
 }
 
@@ -251,6 +253,7 @@ mod tests {
             selector: Selector::new("team=pay".parse().expect("valid")),
             versions: [(version.clone(), record)].into(),
             split: Some(Split::whole(version)),
+            generation: Generation(2),
         };
         let catalog =
             Catalog { serial: Serial(3), models: [("pay/fraud".parse().expect("valid"), model)].into() };

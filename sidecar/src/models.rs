@@ -11,3 +11,4 @@ pub mod live;
 pub mod progress;
 pub mod reconcile;
 mod retiring;
+pub mod routes;

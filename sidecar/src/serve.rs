@@ -12,6 +12,7 @@ mod infer;
 mod inputs;
 mod measure;
 mod raw;
+mod routed;
 mod run;
 mod stack;
 #[cfg(test)]

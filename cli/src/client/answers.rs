@@ -19,6 +19,7 @@ pub(crate) struct Described {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Sidecar {
     pub(crate) name: String,
+    pub(crate) namespace: String,
     pub(crate) connected: bool,
     pub(crate) last_seen: String,
     pub(crate) address: String,
@@ -91,6 +92,7 @@ impl From<v1::SidecarStatus> for Sidecar {
     fn from(wire: v1::SidecarStatus) -> Self {
         Self {
             name: wire.sidecar,
+            namespace: wire.namespace,
             connected: wire.connected,
             last_seen: time(wire.last_seen_ms),
             address: wire.address,
@@ -169,11 +171,13 @@ mod tests {
                 reason: "no".into(),
                 ..Default::default()
             }],
+            namespace: "default".into(),
+            ..Default::default()
         });
         assert_eq!(
             serde_json::to_value(&sidecar).expect("valid"),
             serde_json::json!({
-                "name": "edge-1", "connected": true, "last_seen": "2025-11-24T08:20:00Z",
+                "name": "edge-1", "namespace": "default", "connected": true, "last_seen": "2025-11-24T08:20:00Z",
                 "address": "https://127.0.0.1:8443", "labels": {"team": "pay"}, "serial": 3,
                 "versions": [{"model": "fraud", "version": "7", "state": "rejected", "reason": "no",
                               "answered": 0, "failed": 0, "bytes_fetched": 0}],

@@ -51,6 +51,7 @@ mod tests {
     #[test]
     fn a_rejection_is_shown_with_its_reason() {
         let sidecar = Sidecar {
+            namespace: "default".into(),
             name: "edge".into(),
             connected: true,
             last_seen: "2025-11-24T08:20:00Z".into(),

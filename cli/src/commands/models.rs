@@ -203,6 +203,7 @@ mod tests {
         };
         let sidecar = |name: &str, connected, state, reason: &str| Sidecar {
             name: name.into(),
+            namespace: "default".into(),
             connected,
             last_seen: String::new(),
             address: String::new(),

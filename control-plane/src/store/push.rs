@@ -185,6 +185,7 @@ impl Store {
         let begin_version =
             begin.version.clone().ok_or_else(|| ApiError::internal(&"the push", &"it has no version"))?;
         let mut catalog = sconce_catalog::Catalog::clone(&self.current());
+        let generation = catalog.next_generation();
         let model = catalog.models.entry(begin.model.clone()).or_default();
         if model.versions.contains_key(&begin_version) {
             return Err(ApiError::Conflict(format!(
@@ -208,6 +209,7 @@ impl Store {
         // Somebody has to answer: the first version does.
         if activate || model.split.is_none() {
             model.split = Some(Split::whole(begin_version.clone()));
+            model.generation = generation;
         }
         let split = model.split.clone();
         let message = format!("{}:{begin_version} pushed by {principal}", begin.model);

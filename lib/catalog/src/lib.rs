@@ -20,7 +20,7 @@ pub use manifest::{ChunkRef, InvalidManifest, Manifest, Piece};
 pub use model::{Catalog, Model, Serial, VersionRecord};
 pub use name::{InvalidName, ModelName, Version};
 pub use pick::{Ask, Pick, PickError, Ticket, pick};
-pub use route::{InvalidRoute, Route};
+pub use route::{Generation, InvalidRoute, Route};
 pub use selector::{InvalidLabel, Labels, Selector};
 pub use signature::{Datatype, Difference, Field, Kind, Shape, Signature, UnknownDatatype};
 pub use split::{InvalidSplit, ServedSplit, Share, Split};

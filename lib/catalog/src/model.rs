@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Labels, ModelName, Selector, Signature, Split, Version};
+use crate::{Digest, Generation, Labels, ModelName, Selector, Signature, Split, Version};
 
 /// Number of a catalog: grows by one with every change, as the serial of a DNS zone does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Model {
     pub versions: BTreeMap<Version, VersionRecord>,
     /// `None` only while the model has no version.
     pub split: Option<Split>,
+    /// Which split this is.
+    #[serde(default)]
+    pub generation: Generation,
 }
 
 /// What is known of a version. Never changes once it is pushed.
@@ -49,9 +52,16 @@ pub struct VersionRecord {
 }
 
 impl Catalog {
-    /// The part that a sidecar with these labels serves.
-    pub fn for_labels(&self, labels: &Labels) -> Catalog {
-        let chosen = self.models.iter().filter(|(_, model)| model.selector.matches(labels));
+    /// What the next change calls a split that it sets.
+    pub fn next_generation(&self) -> Generation {
+        Generation(self.serial.0 + 1)
+    }
+
+    /// The part that a sidecar of this namespace with these labels serves.
+    pub fn for_sidecar(&self, namespace: &str, labels: &Labels) -> Catalog {
+        let chosen = self.models.iter();
+        let chosen =
+            chosen.filter(|(name, model)| name.namespace() == namespace && model.selector.matches(labels));
         Catalog {
             serial: self.serial,
             models: chosen.map(|(name, model)| (name.clone(), model.clone())).collect(),
@@ -95,12 +105,18 @@ mod tests {
     }
 
     #[test]
-    fn a_sidecar_is_given_only_what_its_labels_match() {
+    fn a_sidecar_is_given_only_what_its_namespace_has_and_its_labels_match() {
         let mut catalog = Catalog { serial: Serial(4), ..Default::default() };
         let pay = Selector::new("team=pay".parse().expect("valid"));
         catalog.models.insert("fraud".parse().expect("valid"), Model { selector: pay, ..Default::default() });
         catalog.models.insert("open".parse().expect("valid"), Model::default());
-        let seen = |labels: &str| catalog.for_labels(&labels.parse().expect("valid")).models.len();
-        assert_eq!((seen("team=pay"), seen("team=ads"), seen("")), (2, 1, 1));
+        let seen = |namespace, labels: &str| {
+            catalog.for_sidecar(namespace, &labels.parse().expect("valid")).models.len()
+        };
+        assert_eq!(
+            (seen("default", "team=pay"), seen("default", "team=ads"), seen("default", "")),
+            (2, 1, 1)
+        );
+        assert_eq!(seen("pay", "team=pay"), 0);
     }
 }

@@ -5,15 +5,17 @@
 //! walk the line of shares so evenly that any hundred requests in a row come
 //! within a few of the shares, and any 10,000 meet them exactly.
 
-use crate::{ServedSplit, Share, Version};
+use crate::{Generation, Route, ServedSplit, Share, Version};
 
 /// What a request says about the version it wants.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
     /// A version in the path, in the gRPC field, or in `x-sconce-pin`.
     pub pin: Option<&'a Version>,
-    /// The version that a mesh's route chose, in `x-sconce-route`.
-    pub route: Option<&'a Version>,
+    /// What a mesh's route chose, in `x-sconce-route`.
+    pub route: Option<&'a Route>,
+    /// Which split is served.
+    pub generation: Generation,
     /// The request's place in the order of its model's requests.
     pub ticket: Ticket,
 }
@@ -29,7 +31,8 @@ pub enum Pick<'a> {
     Pinned(&'a Version),
     /// The mesh's route named it.
     Routed(&'a Version),
-    /// The mesh's route named a version that has left, so the stable one answers.
+    /// The mesh's route named a version that has left or that has no share any more, so the
+    /// stable one answers.
     Stable(&'a Version),
     /// The split decided.
     Split(&'a Version),
@@ -58,17 +61,20 @@ pub fn pick<'a>(
     if let Some(pin) = ask.pin {
         return if ready(pin) { Ok(Pick::Pinned(pin)) } else { Err(PickError::PinNotReady(pin.clone())) };
     }
-    match ask.route {
-        Some(route) if ready(route) => return Ok(Pick::Routed(route)),
-        // Routes reach Envoys at different times: a request on an old one must not fail.
-        Some(_) => {
-            let served = served.ok_or(PickError::NothingReady)?;
-            return Ok(Pick::Stable(served.split().stable()));
-        }
-        None => {}
+    let Some(route) = ask.route else {
+        let served = served.ok_or(PickError::NothingReady)?;
+        return Ok(Pick::Split(served.split().at(ask.ticket.place())));
+    };
+    // Whoever takes a version's share away wants it to stop now, and not once the last Envoy has
+    // heard of it. A route newer than our split knows better than we do.
+    let withdrawn = route.generation() < ask.generation
+        && served.is_some_and(|served| served.split().share(route.version()) == Share::NOTHING);
+    if !withdrawn && ready(route.version()) {
+        return Ok(Pick::Routed(route.version()));
     }
+    // Routes reach Envoys at different times: a request on an old one must not fail.
     let served = served.ok_or(PickError::NothingReady)?;
-    Ok(Pick::Split(served.split().at(ask.ticket.place())))
+    Ok(Pick::Stable(served.split().stable()))
 }
 
 impl<'a> Pick<'a> {
@@ -114,7 +120,7 @@ mod tests {
         let by = version(by);
         tickets
             .filter(|n| {
-                let ask = Ask { pin: None, route: None, ticket: Ticket(*n) };
+                let ask = Ask { pin: None, route: None, generation: Generation(1), ticket: Ticket(*n) };
                 pick(ask, Some(served), |_| true).expect("served").version() == &by
             })
             .count()
@@ -144,7 +150,7 @@ mod tests {
         let served = served(&[("1", 10_000)]);
         let (one, two, nine) = (version("1"), version("2"), version("9"));
         let ready = |v: &Version| *v == one || *v == two;
-        let ask = |pin| Ask { pin, route: None, ticket: Ticket(0) };
+        let ask = |pin| Ask { pin, route: None, generation: Generation(1), ticket: Ticket(0) };
         assert_eq!(pick(ask(Some(&two)), Some(&served), ready), Ok(Pick::Pinned(&two)));
         assert_eq!(pick(ask(Some(&nine)), Some(&served), ready), Err(PickError::PinNotReady(nine.clone())));
         assert_eq!(pick(ask(None), None, ready), Err(PickError::NothingReady));
@@ -153,12 +159,35 @@ mod tests {
     #[test]
     fn a_route_is_followed_below_a_pin_and_falls_back_to_stable() {
         let served = served(&[("1", 9_000), ("2", 1_000)]);
-        let (one, two, nine) = (version("1"), version("2"), version("9"));
+        let (one, two) = (version("1"), version("2"));
+        let (to_two, to_nine) = (route("2", 5), route("9", 5));
         let ready = |v: &Version| *v == one || *v == two;
-        let ask = |pin, route| Ask { pin, route: Some(route), ticket: Ticket(0) };
-        assert_eq!(pick(ask(None, &two), Some(&served), ready), Ok(Pick::Routed(&two)));
-        assert_eq!(pick(ask(Some(&one), &two), Some(&served), ready), Ok(Pick::Pinned(&one)));
-        assert_eq!(pick(ask(None, &nine), Some(&served), ready), Ok(Pick::Stable(&one)));
-        assert_eq!(pick(ask(None, &nine), None, ready), Err(PickError::NothingReady));
+        let ask = |pin, route| Ask { pin, route: Some(route), generation: Generation(5), ticket: Ticket(0) };
+        assert_eq!(pick(ask(None, &to_two), Some(&served), ready), Ok(Pick::Routed(&two)));
+        assert_eq!(pick(ask(Some(&one), &to_two), Some(&served), ready), Ok(Pick::Pinned(&one)));
+        assert_eq!(pick(ask(None, &to_nine), Some(&served), ready), Ok(Pick::Stable(&one)));
+        assert_eq!(pick(ask(None, &to_nine), None, ready), Err(PickError::NothingReady));
+    }
+
+    #[test]
+    fn an_old_route_cannot_bring_back_a_version_whose_share_was_taken_away() {
+        let (one, two) = (version("1"), version("2"));
+        let aborted = served(&[("1", 10_000)]);
+        let picked = |generation| {
+            let route = route("2", generation);
+            let ask = Ask { pin: None, route: Some(&route), generation: Generation(5), ticket: Ticket(0) };
+            pick(ask, Some(&aborted), |_| true).map(|picked| picked.version().clone())
+        };
+        assert_eq!(picked(4), Ok(one.clone()));
+        // The catalog that gives it a share is still on its way here.
+        assert_eq!(picked(6), Ok(two.clone()));
+        let both = served(&[("1", 5_000), ("2", 5_000)]);
+        let old = route("2", 4);
+        let ask = Ask { pin: None, route: Some(&old), generation: Generation(5), ticket: Ticket(0) };
+        assert_eq!(pick(ask, Some(&both), |_| true), Ok(Pick::Routed(&two)));
+    }
+
+    fn route(version: &str, generation: u64) -> Route {
+        format!("default/fraud/{version}@{generation}").parse().expect("a route")
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{ModelName, Version};
 
 /// The value of the header that a published route sets on each of its weighted destinations:
@@ -10,8 +12,15 @@ use crate::{ModelName, Version};
 pub struct Route {
     model: String,
     version: Version,
-    generation: u64,
+    generation: Generation,
 }
+
+/// Number of a model's split, and of the route that a mesh was given for it: the serial of the
+/// catalog that brought it, so it only grows and is never used again, not even by a model of
+/// the same name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
 
 /// Text that is no route.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,9 +28,9 @@ pub struct Route {
 pub struct InvalidRoute(String);
 
 impl Route {
-    /// A version of a model in one of the model's routes. The namespace is always spelled out:
-    /// the pod that reads it may look up bare names in another one.
-    pub fn new(model: &ModelName, version: Version, generation: u64) -> Self {
+    /// What a route of this generation sets for one of its destinations. The namespace is always
+    /// spelled out: whoever reads it may look up bare names in another one.
+    pub fn new(model: &ModelName, version: Version, generation: Generation) -> Self {
         Self { model: format!("{}/{}", model.namespace(), model.name()), version, generation }
     }
 
@@ -36,7 +45,7 @@ impl Route {
     }
 
     /// Which of the model's routes it was.
-    pub fn generation(&self) -> u64 {
+    pub fn generation(&self) -> Generation {
         self.generation
     }
 }
@@ -51,11 +60,17 @@ impl FromStr for Route {
             let route = Self {
                 model: model.to_owned(),
                 version: version.parse().ok()?,
-                generation: generation.parse().ok()?,
+                generation: Generation(generation.parse().ok()?),
             };
             (!model.is_empty()).then_some(route)
         };
         parse().ok_or_else(|| InvalidRoute(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -72,7 +87,8 @@ mod tests {
     #[test]
     fn a_published_route_always_names_the_namespace() {
         for (name, text) in [("fraud", "default/fraud/8@41"), ("pay/fraud", "pay/fraud/8@41")] {
-            let route = Route::new(&name.parse().expect("valid"), "8".parse().expect("valid"), 41);
+            let route =
+                Route::new(&name.parse().expect("valid"), "8".parse().expect("valid"), Generation(41));
             assert_eq!(route.to_string(), text);
             assert_eq!(text.parse(), Ok(route));
         }

@@ -41,6 +41,8 @@ pub enum InvalidSplit {
 impl Share {
     /// Everything.
     pub const WHOLE: Share = Share(10_000);
+    /// What a version has that is not named.
+    pub const NOTHING: Share = Share(0);
 
     /// The share of this many ten-thousandths.
     ///

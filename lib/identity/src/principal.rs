@@ -23,6 +23,15 @@ pub enum Principal {
 pub struct PeerAddr(pub SocketAddr);
 
 impl Principal {
+    /// What logs call it: the proven id, else `anonymous` or `loopback`.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Spiffe(id) => id.as_str(),
+            Self::Anonymous => "anonymous",
+            Self::Loopback => "loopback",
+        }
+    }
+
     /// The proven id, where there is one.
     pub fn id(&self) -> Option<&SpiffeId> {
         match self {
@@ -34,11 +43,7 @@ impl Principal {
 
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Spiffe(id) => write!(f, "{id}"),
-            Self::Anonymous => f.write_str("anonymous"),
-            Self::Loopback => f.write_str("loopback"),
-        }
+        f.write_str(self.name())
     }
 }
 

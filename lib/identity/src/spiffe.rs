@@ -47,6 +47,13 @@ impl SpiffeId {
         &self.uri[self.path_starts..]
     }
 
+    /// The Kubernetes namespace that the id proves, where its path is that of a service account,
+    /// `/ns/<namespace>/sa/<account>`, as Istio's are.
+    pub fn namespace(&self) -> Option<&str> {
+        let (namespace, account) = self.path().strip_prefix("/ns/")?.split_once("/sa/")?;
+        (!namespace.contains('/') && !account.contains('/')).then_some(namespace)
+    }
+
     /// The whole id.
     pub fn as_str(&self) -> &str {
         &self.uri

@@ -23,12 +23,15 @@ impl Origin for Link {
         })
     }
 
-    fn chunks(&self, digests: Vec<Digest>) -> BoxStream<'static, Result<Bytes, OriginError>> {
+    fn chunks(
+        &self,
+        artifact: Digest,
+        digests: Vec<Digest>,
+    ) -> BoxStream<'static, Result<Bytes, OriginError>> {
         let mut client = SidecarControlClient::new(self.channel()).max_decoding_message_size(MAX_MESSAGE);
         let digests = digests.iter().map(|digest| digest.as_bytes().to_vec()).collect();
-        let stream = async move {
-            client.fetch_chunks(FetchChunksRequest { digests }).await.map(tonic::Response::into_inner)
-        };
+        let request = FetchChunksRequest { digests, artifact: artifact.as_bytes().to_vec() };
+        let stream = async move { client.fetch_chunks(request).await.map(tonic::Response::into_inner) };
         futures::stream::once(stream).try_flatten().map(|chunk| chunk.map(|c| c.data).map_err(failed)).boxed()
     }
 }

@@ -1,11 +1,11 @@
 //! What this sidecar says of itself.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Instant};
 
 use sconce_catalog::Labels;
 use sconce_proto::{
     labels_to_wire,
-    v1::{Report, VersionState, VersionStatus},
+    v1::{Report, RouteSeen, VersionState, VersionStatus},
 };
 
 use crate::models::progress::{Progress, State};
@@ -19,6 +19,20 @@ pub struct Reporter {
     pub labels: Labels,
     /// Where it answers predictions.
     pub address: String,
+}
+
+fn routes(progress: &Progress) -> Vec<RouteSeen> {
+    let now = Instant::now();
+    let seen = progress.splits.iter().flat_map(|(model, split)| {
+        split.routes.lately(now).into_iter().map(|sighting| RouteSeen {
+            model: model.to_string(),
+            caller: sighting.caller.to_string(),
+            generation: sighting.generation.0,
+            // A sighting is forgotten within a minute or two.
+            ms_ago: sighting.ago.as_millis().try_into().unwrap_or(u64::MAX),
+        })
+    });
+    seen.collect()
 }
 
 impl Reporter {
@@ -45,6 +59,12 @@ impl Reporter {
             serial: progress.serial.0,
             versions: versions.collect(),
             address: self.address.clone(),
+            routes: routes(progress),
+            generations: progress
+                .splits
+                .iter()
+                .map(|(m, split)| (m.to_string(), split.generation.0))
+                .collect(),
         }
     }
 }

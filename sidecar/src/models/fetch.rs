@@ -27,8 +27,12 @@ pub trait Origin: Send + Sync + 'static {
     /// The manifest of an artifact.
     fn manifest(&self, artifact: Digest) -> BoxFuture<'_, Result<Manifest, OriginError>>;
 
-    /// These chunks, in this order.
-    fn chunks(&self, digests: Vec<Digest>) -> BoxStream<'static, Result<Bytes, OriginError>>;
+    /// These chunks of an artifact, in this order.
+    fn chunks(
+        &self,
+        artifact: Digest,
+        digests: Vec<Digest>,
+    ) -> BoxStream<'static, Result<Bytes, OriginError>>;
 }
 
 /// The origin did not give what was asked for; worth another try later.
@@ -145,7 +149,7 @@ async fn take_remote(
     moved: &AtomicU64,
 ) -> Result<u64, FetchError> {
     let digests = batch.iter().map(|&number| assembly.manifest().chunks()[number].digest).collect();
-    let mut stream = origin.chunks(digests);
+    let mut stream = origin.chunks(artifact_digest(assembly.manifest()), digests);
     let mut total = 0;
     for (done, &number) in batch.iter().enumerate() {
         let bytes = stream.next().await.ok_or(FetchError::Short(batch.len() - done))??;

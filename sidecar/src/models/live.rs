@@ -14,8 +14,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use sconce_catalog::{Digest, ModelName, Serial, ServedSplit, Ticket, Version};
+use sconce_catalog::{Digest, Generation, ModelName, Serial, ServedSplit, Ticket, Version};
 
+use super::routes::Routes;
 use crate::engine::Module;
 
 /// Shared handle to the current [`ModelSet`]. All clones see the same updates.
@@ -38,10 +39,14 @@ pub struct ServedModel {
     pub ready: BTreeMap<Version, Arc<ServedVersion>>,
     /// The versions that the catalog has and this sidecar has not (yet), with the reason.
     pub unready: BTreeMap<Version, String>,
-    /// Who answers requests that name no version; `None` while no version with a share is ready.
+    /// Who answers requests that name no version; `None` until a version with a share is ready.
     pub split: Option<ServedSplit>,
+    /// Which split of the model's that is.
+    pub generation: Generation,
     /// Handed from set to set, so that a swap does not restart the walk along the shares.
     pub tickets: Tickets,
+    /// What was seen of its routes in a mesh; handed on in the same way.
+    pub routes: Routes,
 }
 
 /// One version as it is served.

@@ -5,9 +5,9 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use sconce_catalog::{ModelName, Serial, Version};
+use sconce_catalog::{Generation, ModelName, Serial, Version};
 
-use super::live::ServedVersion;
+use super::{live::ServedVersion, routes::Routes};
 
 /// One state of things. Published whole; counters inside go on counting.
 #[derive(Clone, Default)]
@@ -16,6 +16,17 @@ pub struct Progress {
     pub serial: Serial,
     /// By model and version.
     pub versions: BTreeMap<(ModelName, Version), Standing>,
+    /// By model.
+    pub splits: BTreeMap<ModelName, Splitting>,
+}
+
+/// Whose traffic is split how.
+#[derive(Clone)]
+pub struct Splitting {
+    /// Which split is served; older than the catalog's while none of its versions is ready.
+    pub generation: Generation,
+    /// What was seen of routes in a mesh.
+    pub routes: Routes,
 }
 
 /// Where one version stands.

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sconce_catalog::{Catalog, Digest, ModelName, ServedSplit, Version, VersionRecord};
+use sconce_catalog::{Catalog, Digest, Generation, Model, ModelName, ServedSplit, Version, VersionRecord};
 use sconce_lifecycle::{Guard, Stopping};
 use sconce_telemetry::names;
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use super::{
     disk::Disk,
     fetch::{Origin, fetch},
     live::{Live, ModelSet, ServedModel, ServedVersion},
-    progress::{Progress, Standing, State},
+    progress::{Progress, Splitting, Standing, State},
     retiring::Retiring,
 };
 use crate::engine::Loader;
@@ -157,9 +157,11 @@ impl Reconcile {
     fn publish(&self, catalog: &Catalog, known: &Known) {
         let before = self.live.snapshot();
         let models = catalog.models.iter().map(|(name, model)| {
+            let old = before.models.get(name);
             let mut served = ServedModel::default();
-            if let Some(old) = before.models.get(name) {
+            if let Some(old) = old {
                 served.tickets = old.tickets.clone();
+                served.routes = old.routes.clone();
             }
             for version in model.versions.keys() {
                 match known.state(name, version) {
@@ -172,18 +174,20 @@ impl Reconcile {
                     _ => drop(served.unready.insert(version.clone(), "it is still loading".to_owned())),
                 }
             }
-            served.split = model
-                .split
-                .as_ref()
-                .and_then(|split| ServedSplit::among(split, |version| served.ready.contains_key(version)));
+            (served.split, served.generation) = split(model, old, &served.ready);
             (name.clone(), served)
         });
+        let models: BTreeMap<ModelName, ServedModel> = models.collect();
+        let splits = models.iter().map(|(name, served)| {
+            let (generation, routes) = (served.generation, served.routes.clone());
+            (name.clone(), Splitting { generation, routes })
+        });
+        let progress = known.progress(catalog, splits.collect());
         // What the old set held is freed by the loader: see `retiring`.
-        drop(self.live.publish(ModelSet { serial: catalog.serial, models: models.collect() }));
+        drop(self.live.publish(ModelSet { serial: catalog.serial, models }));
         metrics::counter!(names::SWAPS).increment(1);
         // A serial is a count of changes: exact in an f64 for the next 285 million years at one a second.
         metrics::gauge!(names::CATALOG_SERIAL).set(catalog.serial.0 as f64);
-        let progress = known.progress(catalog);
         for label in ["loading", "ready", "rejected"] {
             let count = progress.versions.values().filter(|standing| standing.state.label() == label).count();
             metrics::gauge!(names::VERSIONS, "state" => label).set(count as f64);
@@ -215,6 +219,25 @@ impl Reconcile {
             changed.await.ok()?;
         }
         self.catalog.borrow_and_update().clone()
+    }
+}
+
+/// Who answers: the wanted split, or the one until now where none of its versions is ready yet,
+/// since nobody should wait for a version that is on its way while another one is here.
+fn split(
+    model: &Model,
+    old: Option<&ServedModel>,
+    ready: &BTreeMap<Version, Arc<ServedVersion>>,
+) -> (Option<ServedSplit>, Generation) {
+    let among = |split| ServedSplit::among(split, |version| ready.contains_key(version));
+    let wanted = model.split.as_ref().and_then(among).map(|split| (split, model.generation));
+    let until_now = || {
+        let old = old?;
+        Some((among(old.split.as_ref()?.split())?, old.generation))
+    };
+    match wanted.or_else(until_now) {
+        Some((split, generation)) => (Some(split), generation),
+        None => (None, model.generation),
     }
 }
 
@@ -285,8 +308,8 @@ impl Known {
         }
     }
 
-    fn progress(&self, catalog: &Catalog) -> Progress {
+    fn progress(&self, catalog: &Catalog, splits: BTreeMap<ModelName, Splitting>) -> Progress {
         let standings = self.standings.iter().map(|(key, (_, standing))| (key.clone(), standing.clone()));
-        Progress { serial: catalog.serial, versions: standings.collect() }
+        Progress { serial: catalog.serial, versions: standings.collect(), splits }
     }
 }

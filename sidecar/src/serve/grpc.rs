@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use axum::Router;
 use sconce_catalog::Datatype;
+use sconce_identity::Principal;
 use sconce_proto::{
     FILE_DESCRIPTOR_SET,
     inference::{
@@ -25,10 +26,11 @@ use super::{
     Server,
     describe::{EXTENSIONS, TensorDescription},
     error::ServeError,
-    http::{PIN, ROUTE, VERSION, pinned, routed},
+    http::{PIN, VERSION, pinned},
     infer::{Answer, Infer, Inputs},
     measure::{Measure, Protocol},
     raw,
+    routed::{ROUTE, Routed},
 };
 
 /// Every gRPC method.
@@ -139,7 +141,8 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
         let value = request.metadata().get(name).map(|value| value.to_str()).transpose();
         value.map_err(|_| ServeError::Malformed(format!("the metadata {name} is not text")))
     };
-    let (pin, route) = (text(PIN)?.map(str::to_owned), routed(text(ROUTE)?)?);
+    let pin = text(PIN)?.map(str::to_owned);
+    let routed = Routed::read(text(ROUTE)?, request.extensions().get::<Principal>())?;
     let message = request.into_inner();
     let (given, raw) = (message.inputs.len(), message.raw_input_contents.len());
     if raw > 0 && raw != given {
@@ -168,7 +171,7 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
     Ok(Infer {
         model: message.model_name,
         pin: pinned(some(message.model_version), pin.as_deref())?,
-        route,
+        routed,
         id: some(message.id),
         inputs: Inputs::Named(inputs),
         outputs: message.outputs.into_iter().map(|output| output.name).collect(),

@@ -14,7 +14,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
-use sconce_catalog::{InvalidRoute, Route};
+use sconce_identity::Principal;
 use serde_json::json;
 
 use super::{
@@ -22,6 +22,7 @@ use super::{
     describe::{Description, EXTENSIONS},
     error::ServeError,
     measure::{Measure, Protocol},
+    routed::{ROUTE, Routed},
 };
 
 /// Bytes of a body's JSON part; there only where a binary part follows.
@@ -47,14 +48,11 @@ pub(super) fn routes(server: Server) -> Router {
         .with_state(server)
 }
 
-/// What the mesh's route says: `<model>/<version>@<generation>`.
-pub(super) const ROUTE: &str = "x-sconce-route";
-
 /// The model and the version that a request names, and what the mesh says of it.
 struct Target {
     model: String,
     version: Option<String>,
-    route: Option<Route>,
+    routed: Option<Routed>,
 }
 
 #[derive(serde::Deserialize)]
@@ -75,14 +73,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
             let value = parts.headers.get(name).map(HeaderValue::to_str).transpose();
             value.map_err(|_| ServeError::Malformed(format!("the header {name} is not text")))
         };
-        Ok(Self { model, version: pinned(version, text(PIN)?)?, route: routed(text(ROUTE)?)? })
+        let routed = Routed::read(text(ROUTE)?, parts.extensions.get::<Principal>())?;
+        Ok(Self { model, version: pinned(version, text(PIN)?)?, routed })
     }
-}
-
-/// The route in the header that a mesh sets.
-pub(super) fn routed(header: Option<&str>) -> Result<Option<Route>, ServeError> {
-    let route = header.map(str::parse).transpose();
-    route.map_err(|error: InvalidRoute| ServeError::Malformed(format!("the header {ROUTE}: {error}")))
 }
 
 /// The one version that a request's two places for it name.
@@ -154,7 +147,7 @@ async fn answer(
     })?;
     let (mut infer, forms) = request::read(target.model, target.version, headers.get(JSON_LENGTH), body)
         .map_err(ServeError::Malformed)?;
-    infer.route = target.route;
+    infer.routed = target.routed;
     let answer = server.infer(infer, measure).await?;
     reply::write(answer, &forms).map_err(ServeError::Malformed)
 }

@@ -1,12 +1,12 @@
 //! What it means to answer one inference request, whatever protocol it came by.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use sconce_catalog::{Ask, ModelName, Pick, PickError, Route, Ticket, Version, pick};
 use sconce_telemetry::names;
 
-use super::{Server, error::ServeError, inputs, measure::Measure};
+use super::{Server, error::ServeError, inputs, measure::Measure, routed::Routed};
 use crate::{
     engine::{EngineError, Output, RunError, Tensor},
     models::live::{ModelSet, ServedModel, ServedVersion},
@@ -18,8 +18,8 @@ pub(super) struct Infer {
     pub model: String,
     /// The version that must answer.
     pub pin: Option<String>,
-    /// What the mesh's route says, for this model or another.
-    pub route: Option<Route>,
+    /// What the mesh says, of this model or another.
+    pub routed: Option<Routed>,
     /// Given back with the answer.
     pub id: Option<String>,
     /// What to run it on.
@@ -54,8 +54,12 @@ impl Server {
         let set = self.0.live.snapshot();
         let (name, model) = self.model(&set, &infer.model)?;
         // A header that was meant for another model says nothing here.
-        let route = infer.route.as_ref().filter(|route| self.name(route.model()).as_ref() == Some(&name));
-        let served = choose(model, &infer.model, infer.pin.as_deref(), route.map(Route::version))?;
+        let routed = infer.routed.as_ref();
+        let routed = routed.filter(|routed| self.name(routed.route.model()).as_ref() == Some(&name));
+        if let Some(Routed { route, caller: Some(caller) }) = routed {
+            model.routes.saw(caller.name(), route.generation(), Instant::now());
+        }
+        let served = choose(model, &infer.model, infer.pin.as_deref(), routed.map(|routed| &routed.route))?;
         measure.picked(&name.to_string(), served.version.as_str());
 
         let refuse = |reason| ServeError::Input {
@@ -102,13 +106,13 @@ fn choose<'a>(
     model: &'a ServedModel,
     spelled: &str,
     pin: Option<&str>,
-    route: Option<&Version>,
+    route: Option<&Route>,
 ) -> Result<&'a ServedVersion, ServeError> {
     let pin = pin.map(|pin| version(spelled, pin)).transpose()?;
     // Such a request takes no ticket: the shares are of those that the split decides.
     let decided = pin.is_some() || route.is_some();
     let ticket = if decided { Ticket(0) } else { model.tickets.next() };
-    let ask = Ask { pin: pin.as_ref(), route, ticket };
+    let ask = Ask { pin: pin.as_ref(), route, generation: model.generation, ticket };
     match pick(ask, model.split.as_ref(), |version| model.ready.contains_key(version)) {
         Ok(picked) => {
             if matches!(picked, Pick::Stable(_)) {

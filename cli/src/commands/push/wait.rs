@@ -131,6 +131,7 @@ mod tests {
             bytes_fetched: 0,
         };
         Sidecar {
+            namespace: "default".into(),
             name: name.into(),
             connected,
             last_seen: String::new(),

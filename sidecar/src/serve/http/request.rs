@@ -96,7 +96,7 @@ pub(super) fn read(
     };
     if json_length.is_some() && json == 0 {
         let infer =
-            Infer { model, pin, route: None, id: None, inputs: Inputs::Whole(body), outputs: Vec::new() };
+            Infer { model, pin, routed: None, id: None, inputs: Inputs::Whole(body), outputs: Vec::new() };
         return Ok((infer, Forms { otherwise: true, named: BTreeMap::new() }));
     }
     let wire: Wire<'_> = serde_json::from_slice(&body[..json])
@@ -104,7 +104,7 @@ pub(super) fn read(
     let inputs = tensors(wire.inputs, body.slice(json..))?;
     let forms = forms(&wire.parameters, &wire.outputs)?;
     let outputs = wire.outputs.into_iter().map(|output| output.name).collect();
-    let infer = Infer { model, pin, route: None, id: wire.id, inputs: Inputs::Named(inputs), outputs };
+    let infer = Infer { model, pin, routed: None, id: wire.id, inputs: Inputs::Named(inputs), outputs };
     Ok((infer, forms))
 }
 
