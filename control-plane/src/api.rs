@@ -23,7 +23,7 @@ use sconce_proto::v1::{
 use tower::{Service, ServiceExt as _};
 
 pub(crate) use self::error::ApiError;
-use crate::{access::Access, fleet::Fleet, issuing::Issuing, store::Store};
+use crate::{access::Access, fleet::Fleet, issuing::Issuing, publish::Publications, store::Store};
 
 /// What every service reads.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ pub(crate) struct Api {
     pub(crate) fleet: Fleet,
     /// The built-in CA, where identities come from it.
     pub(crate) issuing: Option<Issuing>,
+    /// What the mesh has been given.
+    pub(crate) publications: Publications,
     pub(crate) stopping: Stopping,
 }
 

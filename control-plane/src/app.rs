@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     fleet::Fleet,
     issuing::Issuing,
+    publish::{self, NoCluster},
     store::Store,
 };
 
@@ -41,6 +42,9 @@ pub enum StartError {
     /// The CA cannot be used.
     #[error("SCONCE_DATA_DIR: {0}")]
     Authority(#[from] AuthorityError),
+    /// There is no cluster to publish to.
+    #[error(transparent)]
+    NoCluster(#[from] NoCluster),
     /// The store cannot be used.
     #[error("SCONCE_DATA_DIR: {0}")]
     Store(String),
@@ -73,7 +77,17 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     };
     let access = Access { store: store.clone(), roles: Arc::new(roles) };
     let fleet = Fleet::new(store.clone());
-    let service = api::service(Api { store, access, fleet, issuing, stopping: tasks.stopping() });
+    let sources = publish::Sources {
+        // Unique also for a container that is started again in the same pod: its predecessor may
+        // still be writing.
+        name: format!("{}_{:08x}", config.hostname, rand::random::<u32>()),
+        store: store.clone(),
+        fleet: fleet.clone(),
+        stopping: tasks.stopping(),
+    };
+    let (publications, publishing) = publish::open(config.publish, sources).await?;
+    let service =
+        api::service(Api { store, access, fleet, issuing, publications, stopping: tasks.stopping() });
     // A certificate is optional here: token holders have none, and those who join not yet.
     let doors = Doors::tls(identity.server_config(ClientAuth::Optional, PeerPolicy::own_trust_domain()));
 
@@ -87,6 +101,7 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
         drop(certified);
         std::future::pending().await
     });
+    tasks.spawn("publish", publishing);
     tasks.spawn("api", sconce_identity::serve(api_listener, doors, service, tasks.stopping()));
     tasks.spawn_through_drain(
         "admin",

@@ -9,4 +9,5 @@ pub mod app;
 pub mod config;
 mod fleet;
 mod issuing;
+mod publish;
 mod store;

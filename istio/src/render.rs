@@ -86,11 +86,6 @@ impl Backend {
         format!("{MODEL_LABEL_PREFIX}{}", self.0.name())
     }
 
-    /// The name of the route. Not the model's: a user's root VirtualService has that one.
-    pub fn route_name(&self) -> String {
-        format!("sconce-{}", self.0.name())
-    }
-
     fn metadata(&self, name: &str, options: &Options) -> Value {
         let mut metadata = json!({
             "labels": { MANAGED_BY_LABEL: MANAGED_BY, MODEL_LABEL: self.0.name() },
@@ -102,6 +97,11 @@ impl Backend {
         }
         metadata
     }
+}
+
+/// The name of a model's route. Not the model's own: a user's root VirtualService has that one.
+pub fn route_name(model: &ModelName) -> String {
+    format!("sconce-{}", model.name())
 }
 
 /// One of a route's weighted destinations.

@@ -3,6 +3,7 @@
 //! Its OpenAPI document is served at `/api/v1/openapi.json`.
 
 mod extract;
+mod publication;
 mod pushes;
 mod tokens;
 mod upload;
@@ -25,6 +26,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     extract::{Body, Options, Segments, Who},
+    publication::PublicationView,
     views::{AuditView, Changed, Described, EventView, Failed, ModelView, SidecarView, SplitView},
 };
 use super::{Api, ApiError};
@@ -96,7 +98,8 @@ async fn model(
     let model = catalog.models.get(&name);
     let model = model.ok_or_else(|| ApiError::NotFound(format!("there is no model `{name}`")))?;
     let sidecars = api.fleet.serving(&name, &model.selector).into_iter().map(SidecarView::from).collect();
-    Ok(Json(Described { model: ModelView::new(&name, model), sidecars }))
+    let publication = api.publications.borrow().get(&name).map(PublicationView::from);
+    Ok(Json(Described { model: ModelView::new(&name, model), sidecars, publication }))
 }
 
 /// Sets who answers how much, in percent by version.

@@ -4,7 +4,7 @@
 use sconce_catalog::{Lane, ModelName};
 use serde_json::{Value, json};
 
-use super::{Backend, Destination, Options, Routing, destinations};
+use super::{Backend, Destination, Options, Routing, destinations, route_name};
 use crate::names::{PIN_HEADER, ROUTE_HEADER};
 
 /// `maxItems` of `backendRefs` in the Gateway API.
@@ -36,7 +36,7 @@ pub fn http_route(backend: &Backend, routing: &Routing, options: &Options) -> Re
     Ok(json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
-        "metadata": backend.metadata(&backend.route_name(), options),
+        "metadata": backend.metadata(&route_name(&backend.0), options),
         "spec": {
             "parentRefs": [{ "group": "", "kind": "Service", "name": backend.0.name() }],
             // Why pins have rules: see the VirtualService's. Among rules that match equally well,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use sconce_catalog::Lane;
 use serde_json::{Map, Value, json};
 
-use super::Backend;
+use super::{Backend, route_name};
 use crate::names::{MODEL_LABEL, READY};
 
 /// A policy that can be printed beside a route.
@@ -58,7 +58,7 @@ impl Snippet {
             // Whoever applies it manages it: it does not carry our mark of ownership.
             "metadata": {
                 "labels": { MODEL_LABEL: backend.0.name() },
-                "name": backend.route_name(),
+                "name": route_name(&backend.0),
                 "namespace": backend.0.namespace(),
             },
             "spec": spec,

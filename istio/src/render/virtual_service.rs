@@ -3,7 +3,7 @@
 use sconce_catalog::Lane;
 use serde_json::{Value, json};
 
-use super::{Backend, Destination, Options, Routing, destinations};
+use super::{Backend, Destination, Options, Routing, destinations, route_name};
 use crate::names::{PIN_HEADER, ROUTE_HEADER};
 
 /// What another pod may be asked for again. A pod that drains, or has nothing of the model
@@ -39,7 +39,7 @@ pub fn virtual_service(backend: &Backend, routing: &Routing, options: &Options) 
     json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
-        "metadata": backend.metadata(&backend.route_name(), options),
+        "metadata": backend.metadata(&route_name(&backend.0), options),
         "spec": spec,
     })
 }

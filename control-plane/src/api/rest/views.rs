@@ -7,6 +7,7 @@ use sconce_proto::v1::{SidecarStatus, VersionState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::publication::PublicationView;
 use crate::store::{Audit, Event};
 
 /// Why a call failed.
@@ -43,6 +44,8 @@ pub(super) struct Described {
     #[serde(flatten)]
     pub(super) model: ModelView,
     pub(super) sidecars: Vec<SidecarView>,
+    /// Absent where this control plane publishes nothing.
+    pub(super) publication: Option<PublicationView>,
 }
 
 /// A version of a model.
