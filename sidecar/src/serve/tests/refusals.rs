@@ -140,10 +140,10 @@ impl Run for Full {
 }
 
 #[tokio::test]
-async fn a_full_queue_is_a_503_that_says_when_to_come_back() {
+async fn a_full_queue_is_a_429_that_says_when_to_come_back() {
     let request = Request::post("/v2/models/echo/infer").body(X.into()).unwrap();
     let reply = send(server(Config::default(), Full), request).await;
-    assert_eq!((reply.status.as_u16(), reply.headers["retry-after"].to_str().unwrap()), (503, "1"));
+    assert_eq!((reply.status.as_u16(), reply.headers["retry-after"].to_str().unwrap()), (429, "1"));
 }
 
 /// Answers nothing until told to.
@@ -175,7 +175,7 @@ async fn one_request_too_many_is_refused_while_the_others_go_on() {
     held.0.1.notified().await;
 
     let refused = send(server, post()).await;
-    assert_eq!(refused.status, 503);
+    assert_eq!(refused.status, 429);
     assert!(refused.error().contains("overloaded"));
     held.0.2.notify_one();
     assert_eq!(first.await.unwrap().status, 200);
