@@ -45,6 +45,9 @@ pub enum StartError {
     /// There is no cluster to publish to.
     #[error(transparent)]
     NoCluster(#[from] NoCluster),
+    /// Publishing is off.
+    #[error("SCONCE_PUBLISH is off; set it to what it was to withdraw what was published")]
+    NothingPublished,
     /// The store cannot be used.
     #[error("SCONCE_DATA_DIR: {0}")]
     Store(String),
@@ -78,9 +81,7 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     let access = Access { store: store.clone(), roles: Arc::new(roles) };
     let fleet = Fleet::new(store.clone());
     let sources = publish::Sources {
-        // Unique also for a container that is started again in the same pod: its predecessor may
-        // still be writing.
-        name: format!("{}_{:08x}", config.hostname, rand::random::<u32>()),
+        name: lease_holder(&config.hostname),
         store: store.clone(),
         fleet: fleet.clone(),
         stopping: tasks.stopping(),
@@ -109,6 +110,21 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     );
     tracing::info!(api = %addresses.api, admin = %addresses.admin, "control plane ready");
     Ok(addresses)
+}
+
+/// Removes everything that was ever published, and returns when nothing is left.
+///
+/// # Errors
+/// Where there is no cluster.
+pub async fn withdraw(config: Config) -> Result<(), StartError> {
+    let settings = config.publish.ok_or(StartError::NothingPublished)?;
+    Ok(publish::withdraw(settings, &lease_holder(&config.hostname)).await?)
+}
+
+/// Unique also for a container that is started again in the same pod: its predecessor may still be
+/// writing.
+fn lease_holder(hostname: &str) -> String {
+    format!("{hostname}_{:08x}", rand::random::<u32>())
 }
 
 async fn listen(variable: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

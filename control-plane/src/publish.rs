@@ -154,7 +154,7 @@ fn journal(store: Store) -> Journal {
 ///
 /// # Errors
 /// Where there is no cluster.
-pub async fn withdraw(settings: Settings, name: &str) -> Result<(), NoCluster> {
+pub(crate) async fn withdraw(settings: Settings, name: &str) -> Result<(), NoCluster> {
     let client = client().await?;
     let cluster = Kubernetes::new(client.clone());
     let (held, holding) = watch::channel(None);

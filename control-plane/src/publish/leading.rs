@@ -55,3 +55,32 @@ impl<C: Cluster> Cluster for Leading<C> {
         self.write(self.cluster.label(pod, key, value)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::publish::cluster::memory::Memory;
+
+    #[tokio::test]
+    async fn a_write_begins_only_where_it_is_over_before_the_lease_is() {
+        let memory = Memory::new();
+        let (held, holding) = watch::channel(None);
+        let leading = Leading::new(memory.clone(), holding);
+        let service =
+            json!({ "kind": "Service", "metadata": { "name": "fraud", "namespace": "ml" }, "spec": {} });
+        let pod = PodName { namespace: "ml".into(), name: "a".into() };
+        let id = ObjectId::of(&service).expect("an id");
+        for until in [None, Some(Instant::now()), Some(Instant::now() + CALL)] {
+            held.send_replace(until);
+            let key = "sconce.dev/model.fraud";
+            assert_eq!(leading.apply(&service, Force::Yes).await, Err(ClusterError::NotLeading));
+            assert_eq!(leading.delete(&id, "u").await, Err(ClusterError::NotLeading));
+            assert_eq!(leading.label(&pod, key, None).await, Err(ClusterError::NotLeading));
+        }
+        assert_eq!(memory.log().len(), 0);
+        held.send_replace(Some(Instant::now() + 2 * CALL));
+        assert!(leading.apply(&service, Force::No).await.is_ok());
+    }
+}

@@ -26,6 +26,8 @@ struct State {
     log: Vec<String>,
     revision: u64,
     down: bool,
+    /// Calls that were not answered.
+    missed: usize,
     lagging: bool,
     refusing: Option<String>,
 }
@@ -57,6 +59,11 @@ impl Memory {
     /// No call is answered any more, or they are again.
     pub(in crate::publish) fn set_down(&self, down: bool) {
         self.lock().down = down;
+    }
+
+    /// How many calls were not answered.
+    pub(in crate::publish) fn missed(&self) -> usize {
+        self.lock().missed
     }
 
     /// The watches say nothing new any more, or they catch up.
@@ -143,7 +150,12 @@ impl Memory {
     }
 
     fn reach(&self) -> Result<(), ClusterError> {
-        if self.lock().down { Err(ClusterError::Unreachable("down".into())) } else { Ok(()) }
+        let mut state = self.lock();
+        if state.down {
+            state.missed += 1;
+            return Err(ClusterError::Unreachable("down".into()));
+        }
+        Ok(())
     }
 }
 
