@@ -172,6 +172,9 @@ pub(crate) struct Split {
     /// Show the split as it is (as without any share)
     #[arg(long, conflicts_with = "shares")]
     pub(crate) show: bool,
+    /// How long to wait until it is in force everywhere; 0 does not wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) wait: u64,
 }
 
 #[derive(Debug, Options)]

@@ -24,7 +24,9 @@ mod push;
 #[cfg(test)]
 pub(crate) mod standin;
 
-pub(crate) use answers::{AuditEntry, Described, Event, Sidecar, State, VersionStatus};
+pub(crate) use answers::{
+    AuditEntry, Described, Event, Sidecar, SplitProgress, SplitState, State, VersionStatus,
+};
 pub(crate) use push::{Announcement, Begun};
 
 const PORT: u16 = 8440;

@@ -15,15 +15,23 @@ use axum::{
 };
 use http::{Request, StatusCode, header};
 use hyper::body::Incoming;
+use sconce_catalog::{Model, ModelName};
 use sconce_lifecycle::Stopping;
 use sconce_proto::v1::{
-    certificate_authority_server::CertificateAuthorityServer, registry_server::RegistryServer,
+    SidecarStatus, certificate_authority_server::CertificateAuthorityServer, registry_server::RegistryServer,
     sidecar_control_server::SidecarControlServer,
 };
 use tower::{Service, ServiceExt as _};
 
 pub(crate) use self::error::ApiError;
-use crate::{access::Access, fleet::Fleet, issuing::Issuing, publish::Publications, store::Store};
+use crate::{
+    access::Access,
+    fleet::Fleet,
+    issuing::Issuing,
+    proof::{self, Progress},
+    publish::Publications,
+    store::Store,
+};
 
 /// What every service reads.
 #[derive(Clone)]
@@ -39,6 +47,11 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// How far a model's split has come on these sidecars, which serve it.
+    fn progress(&self, name: &ModelName, model: &Model, sidecars: &[SidecarStatus]) -> Progress {
+        proof::progress(name, model.generation, sidecars, self.publications.of(name).as_ref())
+    }
+
     /// The built-in CA, or who is asked instead.
     fn issuing(&self) -> Result<&Issuing, ApiError> {
         self.issuing.as_ref().ok_or_else(|| {

@@ -9,5 +9,6 @@ pub mod app;
 pub mod config;
 mod fleet;
 mod issuing;
+mod proof;
 mod publish;
 mod store;

@@ -12,6 +12,8 @@ use sconce_catalog::{Catalog, Serial};
 use sconce_lifecycle::Stopping;
 use tokio::sync::watch;
 
+#[cfg(test)]
+pub(crate) use self::publications::InForce;
 use self::{
     cluster::{Kind, Observed, kubernetes::Kubernetes, watches},
     driver::{Driver, Inputs},
@@ -78,13 +80,13 @@ pub(crate) async fn open(
     settings: Option<Settings>,
     sources: Sources,
 ) -> Result<(Publications, BoxFuture<'static, ()>), NoCluster> {
-    let (board, publications) = Board::new(journal(sources.store.clone()));
     let Some(settings) = settings else {
-        return Ok((publications, Box::pin(sources.stopping.cancelled_owned())));
+        return Ok((Publications(None), Box::pin(sources.stopping.cancelled_owned())));
     };
+    let (board, publications) = Board::new(journal(sources.store.clone()));
     let client = client().await?;
     let catalog = sources.store.catalog();
-    Ok((publications, Box::pin(run(settings, client, catalog, board, sources))))
+    Ok((Publications(Some(publications)), Box::pin(run(settings, client, catalog, board, sources))))
 }
 
 async fn client() -> Result<Client, NoCluster> {

@@ -16,7 +16,7 @@ use sconce_catalog::{Datatype, Signature};
 
 pub use self::{
     loader::Loader,
-    pool::{Pool, RunError},
+    pool::{Permit, Pool, RunError},
 };
 
 /// A tensor library that loads models from files.

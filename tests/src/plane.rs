@@ -151,9 +151,11 @@ impl Plane {
         let data = self.folder.path().join(name);
         std::fs::create_dir_all(&data).expect("a folder");
         let token_file = data.join("join-token");
+        let namespace = variables.iter().find(|(name, _)| *name == "SCONCE_NAMESPACE");
+        let namespace = namespace.map_or("default", |(_, namespace)| namespace);
         if !token_file.exists() {
             let request = v1::CreateJoinTokenRequest {
-                spiffe_path: format!("/ns/default/sa/{name}"),
+                spiffe_path: format!("/ns/{namespace}/sa/{name}"),
                 names: vec!["localhost".into(), "127.0.0.1".into()],
                 ..Default::default()
             };

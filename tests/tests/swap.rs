@@ -69,3 +69,29 @@ async fn a_hundred_swaps_under_load_fail_nothing_and_mix_nothing() {
     plane.stop().await;
     sidecar.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_activated_before_it_is_loaded_takes_over_without_a_failure() {
+    let mut plane = Plane::start().await;
+    let sidecar = plane.sidecar("early", &[]).await;
+    plane.push(&digits("v1"), "digits", "1", &[]).await.expect("pushed");
+    plane.stands(&sidecar, "digits", "1", VersionState::Ready).await;
+    let (client, uri) = (plane.caller("/ns/default/sa/app"), sidecar.infer("digits"));
+    let (answered, taken_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let asking = async {
+        while !taken_over.load(Ordering::Relaxed) {
+            let reply = client.send("POST", &uri, Some(&image(1))).await.expect("no request fails");
+            assert_eq!(reply.status, 200, "{:?}", reply.json);
+            answered.fetch_add(1, Ordering::Relaxed);
+            taken_over.store(reply.json["model_version"] == "2", Ordering::Relaxed);
+        }
+    };
+    let activating = async {
+        eventually("requests are on their way", || async { answered.load(Ordering::Relaxed) > 10 }).await;
+        plane.push(&digits("v2"), "digits", "2", &[]).await.expect("pushed");
+        plane.activate("digits", "2").await;
+    };
+    tokio::join!(asking, activating);
+    plane.stop().await;
+    sidecar.stop().await;
+}

@@ -13,6 +13,24 @@ use crate::output::time;
 pub(crate) struct Described {
     pub(crate) model: Model,
     pub(crate) sidecars: Vec<Sidecar>,
+    pub(crate) progress: SplitProgress,
+}
+
+/// How far a model's split has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct SplitProgress {
+    pub(crate) state: SplitState,
+    pub(crate) message: String,
+}
+
+/// Whether a split is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SplitState {
+    Unknown,
+    Moving,
+    Applied,
+    Stuck,
 }
 
 /// A sidecar as the control plane last heard of it.
@@ -100,6 +118,18 @@ impl From<v1::SidecarStatus> for Sidecar {
             serial: wire.serial,
             versions: wire.versions.into_iter().map(VersionStatus::from).collect(),
         }
+    }
+}
+
+impl SplitProgress {
+    pub(super) fn new(state: v1::SplitState, message: String) -> Self {
+        let state = match state {
+            v1::SplitState::Unspecified => SplitState::Unknown,
+            v1::SplitState::Moving => SplitState::Moving,
+            v1::SplitState::Applied => SplitState::Applied,
+            v1::SplitState::Stuck => SplitState::Stuck,
+        };
+        Self { state, message }
     }
 }
 

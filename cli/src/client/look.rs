@@ -4,7 +4,7 @@ use futures::{Stream, StreamExt};
 use sconce_catalog::{Model, ModelName};
 use sconce_proto::{InvalidMessage, v1};
 
-use super::{AuditEntry, Control, Described, Event, Sidecar, nonsense};
+use super::{AuditEntry, Control, Described, Event, Sidecar, SplitProgress, nonsense};
 use crate::failure::Failure;
 
 impl Control {
@@ -27,8 +27,9 @@ impl Control {
         let request = self.request(v1::GetModelRequest { model: name.to_string() });
         let answer = self.registry.get_model(request).await.map_err(|status| self.failure(status))?;
         let answer = answer.into_inner();
+        let progress = SplitProgress::new(answer.split_state(), answer.split_message.clone());
         let model = answer.model.unwrap_or_default().try_into().map_err(nonsense)?;
-        Ok(Described { model, sidecars: by_name(answer.sidecars) })
+        Ok(Described { model, sidecars: by_name(answer.sidecars), progress })
     }
 
     /// Every sidecar the control plane knows.

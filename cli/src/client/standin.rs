@@ -177,7 +177,11 @@ impl Registry for Answers {
             ..Default::default()
         };
         let model = v1::Model { name: "layers".into(), ..Default::default() };
-        Ok(Response::new(v1::GetModelResponse { model: Some(model), sidecars: vec![sidecar] }))
+        Ok(Response::new(v1::GetModelResponse {
+            model: Some(model),
+            sidecars: vec![sidecar],
+            ..Default::default()
+        }))
     }
 
     async fn watch_events(&self, _: Request<v1::WatchEventsRequest>) -> Answer<Self::WatchEventsStream> {

@@ -190,6 +190,7 @@ mod tests {
     use sconce_catalog::{Digest, Signature};
 
     use super::*;
+    use crate::client::{SplitProgress, SplitState};
 
     fn described() -> Described {
         let version: Version = "7".parse().expect("valid");
@@ -230,6 +231,7 @@ mod tests {
                 sidecar("b", true, State::Rejected, "it calls aten::from_file"),
                 sidecar("c", false, State::Ready, ""),
             ],
+            progress: SplitProgress { state: SplitState::Applied, message: String::new() },
         }
     }
 

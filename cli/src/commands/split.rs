@@ -1,12 +1,16 @@
 //! `sconce split` and `sconce delete`: which versions answer.
 
+mod wait;
+
+use std::time::Duration;
+
 use sconce_catalog::{ModelName, Split};
 use serde::Serialize;
 
 use super::models::{ShareView, shares};
 use crate::{
     args::{self, Pinned, SplitShare},
-    client::Control,
+    client::{Control, SplitProgress},
     failure::Failure,
     output::Output,
 };
@@ -17,6 +21,8 @@ struct SplitView {
     split: Vec<ShareView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<u64>,
+    /// How far it has come.
+    progress: SplitProgress,
 }
 
 #[derive(Serialize)]
@@ -29,14 +35,18 @@ struct Deleted {
 /// Sets the split, or shows it where no share is given.
 pub(super) async fn run(args: args::Split, mut control: Control, out: Output) -> Result<(), Failure> {
     if args.shares.is_empty() {
-        let split = control.model(&args.model).await?.model.split;
-        return show(&args.model, split.as_ref(), None, out);
+        let described = control.model(&args.model).await?;
+        return show(&args.model, described.model.split.as_ref(), None, described.progress, out);
     }
     let wanted = wanted(&args.shares).map_err(|failure| {
         failure.hint(format!("write it as `sconce split {} 1=90 2=10`; the shares sum to 100", args.model))
     })?;
     let set = control.set_split(&args.model, &wanted).await?;
-    show(&args.model, Some(&set.split), Some(set.serial), out)
+    let progress = match args.wait {
+        0 => control.model(&args.model).await?.progress,
+        limit => wait::in_force(&mut control, &args.model, Duration::from_secs(limit)).await?,
+    };
+    show(&args.model, Some(&set.split), Some(set.serial), progress, out)
 }
 
 /// The split that was typed.
@@ -45,12 +55,17 @@ pub(super) fn wanted(shares: &[SplitShare]) -> Result<Split, Failure> {
     Split::new(shares).map_err(|error| Failure::usage(error.to_string()))
 }
 
-fn show(model: &ModelName, split: Option<&Split>, serial: Option<u64>, out: Output) -> Result<(), Failure> {
-    let view = SplitView { model: model.to_string(), split: shares(split), serial };
-    out.show(&view, |view| match (split, serial) {
-        (None, _) => format!("{} has no version yet, hence no split", view.model),
-        (Some(split), None) => format!("{}: {split}", view.model),
-        (Some(split), Some(serial)) => format!("{}: {split} (serial {serial})", view.model),
+fn show(
+    model: &ModelName,
+    split: Option<&Split>,
+    serial: Option<u64>,
+    progress: SplitProgress,
+    out: Output,
+) -> Result<(), Failure> {
+    let view = SplitView { model: model.to_string(), split: shares(split), serial, progress };
+    out.show(&view, |view| match split {
+        None => format!("{} has no version yet, hence no split", view.model),
+        Some(split) => format!("{}: {split}\n{}", view.model, view.progress.message),
     })
 }
 

@@ -83,9 +83,13 @@ impl v1::registry_server::Registry for Registry {
         let catalog = self.0.store.catalog().borrow().clone();
         let model = catalog.models.get(&name);
         let model = model.ok_or_else(|| ApiError::NotFound(format!("there is no model `{name}`")))?;
+        let sidecars = self.0.fleet.serving(&name, &model.selector);
+        let progress = self.0.progress(&name, model, &sidecars);
         Ok(Response::new(v1::GetModelResponse {
             model: Some(model_to_wire(&name, model)),
-            sidecars: self.0.fleet.serving(&name, &model.selector),
+            sidecars,
+            split_state: progress.state.into(),
+            split_message: progress.message,
         }))
     }
 

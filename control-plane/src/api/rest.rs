@@ -27,7 +27,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{
     extract::{Body, Options, Segments, Who},
     publication::PublicationView,
-    views::{AuditView, Changed, Described, EventView, Failed, ModelView, SidecarView, SplitView},
+    views::{
+        AuditView, Changed, Described, EventView, Failed, ModelView, SidecarView, SplitView, split_state,
+    },
 };
 use super::{Api, ApiError};
 use crate::access::Role;
@@ -97,9 +99,15 @@ async fn model(
     let catalog = api.store.catalog().borrow().clone();
     let model = catalog.models.get(&name);
     let model = model.ok_or_else(|| ApiError::NotFound(format!("there is no model `{name}`")))?;
-    let sidecars = api.fleet.serving(&name, &model.selector).into_iter().map(SidecarView::from).collect();
-    let publication = api.publications.borrow().get(&name).map(PublicationView::from);
-    Ok(Json(Described { model: ModelView::new(&name, model), sidecars, publication }))
+    let sidecars = api.fleet.serving(&name, &model.selector);
+    let progress = api.progress(&name, model, &sidecars);
+    Ok(Json(Described {
+        model: ModelView::new(&name, model),
+        sidecars: sidecars.into_iter().map(SidecarView::from).collect(),
+        split_state: split_state(progress.state),
+        split_message: progress.message,
+        publication: api.publications.of(&name).as_ref().map(PublicationView::from),
+    }))
 }
 
 /// Sets who answers how much, in percent by version.

@@ -11,7 +11,11 @@ use super::reasons::Lacking;
 use crate::store::{Event, now_ms};
 
 /// What has become of each model's split. Empty while another control plane publishes.
-pub(crate) type Publications = watch::Receiver<Arc<BTreeMap<ModelName, Publication>>>;
+pub(super) type All = watch::Receiver<Arc<BTreeMap<ModelName, Publication>>>;
+
+/// What the rest of the control plane may know of publishing.
+#[derive(Clone)]
+pub(crate) struct Publications(pub(super) Option<All>);
 
 /// Writes down an event.
 pub(super) type Journal = Box<dyn Fn(Event) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -35,6 +39,17 @@ pub(crate) struct InForce {
     pub(crate) at_ms: i64,
 }
 
+impl Publications {
+    /// What has become of a model's split; `None` where nothing is published at all.
+    pub(crate) fn of(&self, model: &ModelName) -> Option<Publication> {
+        let known = self.0.as_ref()?.borrow().get(model).cloned();
+        Some(known.unwrap_or_else(|| {
+            let reason = "this control plane does not publish, or has only begun to";
+            Publication { in_force: None, state: State::Waiting(reason.into()), lacking: Vec::new() }
+        }))
+    }
+}
+
 /// How far publishing has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -55,7 +70,7 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub(super) fn new(journal: Journal) -> (Self, Publications) {
+    pub(super) fn new(journal: Journal) -> (Self, All) {
         let publications = watch::Sender::new(Arc::default());
         let reader = publications.subscribe();
         (Self { publications, journal }, reader)

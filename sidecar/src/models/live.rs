@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use sconce_catalog::{Digest, Generation, ModelName, Serial, ServedSplit, Ticket, Version};
 
 use super::routes::Routes;
-use crate::engine::Module;
+use crate::engine::{Module, Permit};
 
 /// Shared handle to the current [`ModelSet`]. All clones see the same updates.
 #[derive(Clone, Default)]
@@ -57,6 +57,9 @@ pub struct ServedVersion {
     pub artifact: Digest,
     /// Runs it.
     pub module: Arc<dyn Module>,
+    /// Stands for as long as the split gives it a share: what it was picked for and has not
+    /// begun goes to another version when that is over.
+    pub permit: Permit,
     /// Requests it answered, and requests it failed.
     pub counts: Counts,
 }

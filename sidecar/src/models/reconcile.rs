@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sconce_catalog::{Catalog, Digest, Generation, Model, ModelName, ServedSplit, Version, VersionRecord};
+use sconce_catalog::{
+    Catalog, Digest, Generation, Model, ModelName, ServedSplit, Share, Version, VersionRecord,
+};
 use sconce_lifecycle::{Guard, Stopping};
 use sconce_telemetry::names;
 use tokio::sync::watch;
@@ -24,7 +26,7 @@ use super::{
     progress::{Progress, Splitting, Standing, State},
     retiring::Retiring,
 };
-use crate::engine::Loader;
+use crate::engine::{Loader, Permit};
 
 /// What the task works with.
 pub struct Reconcile {
@@ -149,6 +151,7 @@ impl Reconcile {
             version: key.1.clone(),
             artifact: record.artifact,
             module: Arc::new(Retiring::new(module, self.loader.clone())),
+            permit: Permit::default(),
             counts: Default::default(),
         }))
     }
@@ -183,8 +186,16 @@ impl Reconcile {
             (name.clone(), Splitting { generation, routes })
         });
         let progress = known.progress(catalog, splits.collect());
+        // Permits are given before and taken after: whoever is sent away finds the new set.
+        let permits = permits(&models);
+        for (permit, _) in permits.iter().filter(|(_, given)| *given) {
+            permit.set(true);
+        }
         // What the old set held is freed by the loader: see `retiring`.
         drop(self.live.publish(ModelSet { serial: catalog.serial, models }));
+        for (permit, _) in permits.iter().filter(|(_, given)| !given) {
+            permit.set(false);
+        }
         metrics::counter!(names::SWAPS).increment(1);
         // A serial is a count of changes: exact in an f64 for the next 285 million years at one a second.
         metrics::gauge!(names::CATALOG_SERIAL).set(catalog.serial.0 as f64);
@@ -239,6 +250,19 @@ fn split(
         Some((split, generation)) => (Some(split), generation),
         None => (None, model.generation),
     }
+}
+
+/// Whether what waits for each version may still begin.
+fn permits(models: &BTreeMap<ModelName, ServedModel>) -> Vec<(Permit, bool)> {
+    let permits = models.values().flat_map(|model| {
+        let split = model.split.as_ref().map(ServedSplit::split);
+        let share = move |version| split.map_or(Share::WHOLE, |split| split.share(version));
+        model
+            .ready
+            .iter()
+            .map(move |(version, served)| (served.permit.clone(), share(version) > Share::NOTHING))
+    });
+    permits.collect()
 }
 
 /// Judges the archive before libtorch sees it.

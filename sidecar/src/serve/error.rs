@@ -53,7 +53,8 @@ impl ServeError {
         let (model, version) = (model.to_owned(), version.to_owned());
         match error {
             RunError::Overloaded => Self::Overloaded,
-            RunError::Stopping => Self::Stopping,
+            // A withdrawn version is not an answer: the request is tried again.
+            RunError::Stopping | RunError::Withdrawn(_) => Self::Stopping,
             RunError::Engine(EngineError::Input(reason)) => Self::Input { model, version, reason },
             RunError::Engine(
                 error @ (EngineError::Model(_) | EngineError::Output(_) | EngineError::Load(_)),
@@ -82,8 +83,8 @@ impl ServeError {
                 ("grpc_version", StatusCode::HTTP_VERSION_NOT_SUPPORTED, Code::Unimplemented)
             }
             Self::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED, Code::Unauthenticated),
-            // Not 503 and `UNAVAILABLE`, which meshes and clients retry: that would double the load
-            // just when there is too much.
+            // What a mesh does not try again elsewhere: that would double the load just when it is
+            // too much already.
             Self::Overloaded => ("overloaded", StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
             Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             Self::Model { .. } => ("model", StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),

@@ -8,7 +8,7 @@ use sconce_telemetry::names;
 
 use super::{Server, error::ServeError, inputs, measure::Measure, routed::Routed};
 use crate::{
-    engine::{EngineError, Output, RunError, Tensor},
+    engine::{EngineError, Output, Permit, RunError, Tensor},
     models::live::{ModelSet, ServedModel, ServedVersion},
 };
 
@@ -48,9 +48,26 @@ pub(super) struct Answer {
     pub outputs: Vec<Output>,
 }
 
+/// What came of one try.
+enum Attempt {
+    Answered(Answer),
+    /// The version that was picked must not begin any more; the request as it was.
+    Withdrawn(Infer),
+}
+
 impl Server {
-    /// Answers a request from one snapshot of what is served.
-    pub(super) async fn infer(&self, infer: Infer, measure: &mut Measure) -> Result<Answer, ServeError> {
+    /// Answers a request from one snapshot of what is served, or from the next where its version
+    /// is withdrawn before it began.
+    pub(super) async fn infer(&self, mut infer: Infer, measure: &mut Measure) -> Result<Answer, ServeError> {
+        loop {
+            match self.attempt(infer, measure).await? {
+                Attempt::Answered(answer) => return Ok(answer),
+                Attempt::Withdrawn(again) => infer = again,
+            }
+        }
+    }
+
+    async fn attempt(&self, mut infer: Infer, measure: &mut Measure) -> Result<Attempt, ServeError> {
         let set = self.0.live.snapshot();
         let (name, model) = self.model(&set, &infer.model)?;
         // A header that was meant for another model says nothing here.
@@ -59,7 +76,8 @@ impl Server {
         if let Some(Routed { route, caller: Some(caller) }) = routed {
             model.routes.saw(caller.name(), route.generation(), Instant::now());
         }
-        let served = choose(model, &infer.model, infer.pin.as_deref(), routed.map(|routed| &routed.route))?;
+        let route = routed.map(|routed| &routed.route);
+        let (served, permit) = choose(model, &infer.model, infer.pin.as_deref(), route)?;
         measure.picked(&name.to_string(), served.version.as_str());
 
         let refuse = |reason| ServeError::Input {
@@ -74,13 +92,21 @@ impl Server {
             Inputs::Whole(body) => vec![inputs::whole(signature, body).map_err(refuse)?],
         };
         let arranged = inputs::arrange(signature, named).map_err(refuse)?;
-        let outputs = self.0.runner.run(Arc::clone(&served.module), arranged).await.map_err(|error| {
-            count_failure(&error, served, &name);
-            ServeError::ran(error, &infer.model, served.version.as_str())
-        })?;
+        let outputs = match self.0.runner.run(Arc::clone(&served.module), arranged, permit).await {
+            Ok(outputs) => outputs,
+            Err(RunError::Withdrawn(back)) => {
+                infer.inputs = Inputs::Named(inputs::named(signature, back));
+                return Ok(Attempt::Withdrawn(infer));
+            }
+            Err(error) => {
+                count_failure(&error, served, &name);
+                return Err(ServeError::ran(error, &infer.model, served.version.as_str()));
+            }
+        };
         served.counts.count_answered();
         let outputs = inputs::select(&infer.outputs, outputs).map_err(refuse)?;
-        Ok(Answer { version: served.version.clone(), model: infer.model, id: infer.id, outputs })
+        let version = served.version.clone();
+        Ok(Attempt::Answered(Answer { version, model: infer.model, id: infer.id, outputs }))
     }
 
     /// The name that a caller or a route spells: `name` in our namespace, or `namespace/name`.
@@ -101,13 +127,13 @@ impl Server {
     }
 }
 
-/// The version that answers this request.
+/// The version that answers this request, and what its beginning depends on.
 fn choose<'a>(
     model: &'a ServedModel,
     spelled: &str,
     pin: Option<&str>,
     route: Option<&Route>,
-) -> Result<&'a ServedVersion, ServeError> {
+) -> Result<(&'a ServedVersion, Option<Permit>), ServeError> {
     let pin = pin.map(|pin| version(spelled, pin)).transpose()?;
     // Such a request takes no ticket: the shares are of those that the split decides.
     let decided = pin.is_some() || route.is_some();
@@ -118,7 +144,15 @@ fn choose<'a>(
             if matches!(picked, Pick::Stable(_)) {
                 metrics::counter!(names::ROUTE_FALLBACKS, "model" => spelled.to_owned()).increment(1);
             }
-            model.ready.get(picked.version()).map(Arc::as_ref).ok_or_else(|| nothing_ready(model, spelled))
+            let served = model.ready.get(picked.version()).map(Arc::as_ref);
+            let served = served.ok_or_else(|| nothing_ready(model, spelled))?;
+            // Who asked for this very version gets it, and so does a route that is ahead of us.
+            let unconditional = match picked {
+                Pick::Pinned(_) => true,
+                Pick::Routed(_) => route.is_some_and(|route| route.generation() > model.generation),
+                Pick::Stable(_) | Pick::Split(_) => false,
+            };
+            Ok((served, (!unconditional).then(|| served.permit.clone())))
         }
         Err(PickError::PinNotReady(version)) => Err(not_ready(model, spelled, &version)),
         Err(PickError::NothingReady) => Err(nothing_ready(model, spelled)),
@@ -168,6 +202,9 @@ fn count_failure(error: &RunError, served: &ServedVersion, name: &ModelName) {
             tracing::warn!(model = %name, version = %served.version, %error, "a model failed a request");
         }
         // The caller's fault, or the server's: it says nothing about the version.
-        RunError::Engine(EngineError::Input(_)) | RunError::Overloaded | RunError::Stopping => {}
+        RunError::Engine(EngineError::Input(_))
+        | RunError::Overloaded
+        | RunError::Stopping
+        | RunError::Withdrawn(_) => {}
     }
 }

@@ -35,6 +35,12 @@ pub(super) fn arrange(
     Ok(slots)
 }
 
+/// Arranged inputs as they were given.
+pub(super) fn named(signature: &Signature, arranged: Vec<Option<Tensor>>) -> Vec<(String, Tensor)> {
+    let fields = signature.inputs.iter().zip(arranged);
+    fields.filter_map(|(field, tensor)| Some((field.name.clone(), tensor?))).collect()
+}
+
 /// A body without a header as the model's only input, as one row of whatever fits.
 pub(super) fn whole(signature: &Signature, body: Bytes) -> Result<(String, Tensor), String> {
     let [field] = &signature.inputs[..] else {

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use crate::engine::{Module, Output, Pool, RunError, Tensor};
+use crate::engine::{Module, Output, Permit, Pool, RunError, Tensor};
 
 /// Runs models somewhere else than on the calling thread.
 pub trait Run: Send + Sync + 'static {
-    /// Runs the model on inputs in the order of its signature. Dropping the future gives
-    /// the request up.
+    /// Runs the model on inputs in the order of its signature, if the permit still stands by
+    /// then. Dropping the future gives the request up.
     fn run(
         &self,
         module: Arc<dyn Module>,
         inputs: Vec<Option<Tensor>>,
+        permit: Option<Permit>,
     ) -> BoxFuture<'static, Result<Vec<Output>, RunError>>;
 }
 
@@ -22,8 +23,9 @@ impl Run for Pool {
         &self,
         module: Arc<dyn Module>,
         inputs: Vec<Option<Tensor>>,
+        permit: Option<Permit>,
     ) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
         let pool = self.clone();
-        Box::pin(async move { Pool::run(&pool, module, inputs).await })
+        Box::pin(async move { Pool::run(&pool, module, inputs, permit).await })
     }
 }

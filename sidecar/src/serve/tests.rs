@@ -5,6 +5,7 @@ mod hostile;
 mod refusals;
 mod rpc;
 mod socket;
+mod withdrawn;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -21,7 +22,7 @@ use tower::ServiceExt as _;
 
 use super::{Config, Run, stack};
 use crate::{
-    engine::{Data, EngineError, Module, Output, RunError, Tensor},
+    engine::{Data, EngineError, Module, Output, Permit, RunError, Tensor},
     models::live::{Live, ModelSet, ServedModel, ServedVersion},
 };
 
@@ -51,6 +52,7 @@ impl Run for Inline {
         &self,
         module: Arc<dyn Module>,
         inputs: Vec<Option<Tensor>>,
+        _: Option<Permit>,
     ) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
         Box::pin(async move { module.forward(inputs).map_err(RunError::Engine) })
     }
@@ -107,6 +109,7 @@ fn served(versions: &[(&str, u32)], module: &Arc<dyn Module>) -> ServedModel {
                 version: version(text),
                 artifact: "0".repeat(64).parse::<Digest>().unwrap(),
                 module: Arc::clone(module),
+                permit: Default::default(),
                 counts: Default::default(),
             };
             (version(text), Arc::new(served))

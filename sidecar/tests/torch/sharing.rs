@@ -95,7 +95,7 @@ async fn the_pool_runs_a_model_for_many_callers_at_once() {
         (0..8).map(|seed| bytes(&run(module.as_ref(), uneven(&[1, 16], seed))[0]).to_vec()).collect();
     let calls = (0..64).map(|call| {
         let (pool, module) = (pool.clone(), Arc::clone(&module));
-        async move { (call % 8, pool.run(module, vec![Some(uneven(&[1, 16], call % 8))]).await) }
+        async move { (call % 8, pool.run(module, vec![Some(uneven(&[1, 16], call % 8))], None).await) }
     });
     for (seed, outputs) in futures::future::join_all(calls).await {
         assert_eq!(bytes(&outputs.expect("runs")[0]), expected[seed]);

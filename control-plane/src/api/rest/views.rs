@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sconce_catalog::{Field, Model, ModelName, VersionRecord};
-use sconce_proto::v1::{SidecarStatus, VersionState};
+use sconce_proto::v1::{SidecarStatus, SplitState, VersionState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -44,6 +44,10 @@ pub(super) struct Described {
     #[serde(flatten)]
     pub(super) model: ModelView,
     pub(super) sidecars: Vec<SidecarView>,
+    /// How far the split has come: `moving`, `applied` or `stuck`.
+    pub(super) split_state: &'static str,
+    /// The same as one sentence for people.
+    pub(super) split_message: String,
     /// Absent where this control plane publishes nothing.
     pub(super) publication: Option<PublicationView>,
 }
@@ -80,6 +84,8 @@ struct FieldView {
 #[derive(Serialize, ToSchema)]
 pub(super) struct SidecarView {
     name: String,
+    /// The namespace that its certificate proves.
+    namespace: String,
     connected: bool,
     address: String,
     serial: u64,
@@ -178,6 +184,16 @@ impl From<&Field> for FieldView {
     }
 }
 
+/// The word for how far a split has come.
+pub(super) fn split_state(state: SplitState) -> &'static str {
+    match state {
+        SplitState::Unspecified => "unknown",
+        SplitState::Moving => "moving",
+        SplitState::Applied => "applied",
+        SplitState::Stuck => "stuck",
+    }
+}
+
 impl From<SidecarStatus> for SidecarView {
     fn from(status: SidecarStatus) -> Self {
         let standings = status.versions.into_iter().map(|version| StandingView {
@@ -196,6 +212,7 @@ impl From<SidecarStatus> for SidecarView {
         Self {
             versions: standings.collect(),
             name: status.sidecar,
+            namespace: status.namespace,
             connected: status.connected,
             address: status.address,
             serial: status.serial,

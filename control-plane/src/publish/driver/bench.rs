@@ -16,7 +16,7 @@ use crate::{
         cluster::memory::Memory,
         keeper::Drift,
         plan::{Rules, tests::routing},
-        publications::Publications,
+        publications::All,
         world::service_id,
     },
     store::Event,
@@ -30,7 +30,7 @@ pub(super) struct Bench {
     catalog: watch::Sender<Arc<Catalog>>,
     members: watch::Sender<Arc<Members>>,
     pub(super) held: watch::Sender<Option<Instant>>,
-    publications: Publications,
+    publications: All,
     events: Arc<Mutex<Vec<Event>>>,
     driver: JoinSet<()>,
 }

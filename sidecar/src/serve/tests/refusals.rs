@@ -134,6 +134,7 @@ impl Run for Full {
         &self,
         _: Arc<dyn Module>,
         _: Vec<Option<Tensor>>,
+        _: Option<Permit>,
     ) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
         Box::pin(async { Err(RunError::Overloaded) })
     }
@@ -155,6 +156,7 @@ impl Run for Held {
         &self,
         module: Arc<dyn Module>,
         inputs: Vec<Option<Tensor>>,
+        _: Option<Permit>,
     ) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
         let held = Arc::clone(&self.0);
         Box::pin(async move {
