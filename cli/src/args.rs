@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as Options, Parser, Subcommand, ValueEnum};
 use sconce_catalog::{Field, Labels, ModelName, Version};
+use sconce_istio::render::Snippet;
 
 mod values;
 
@@ -97,6 +98,8 @@ pub(crate) enum Command {
     },
     /// Set or show which version answers how much of a model's traffic
     Split(Split),
+    /// Print what a cluster is given for a model, as YAML
+    Render(Render),
     /// List the sidecars and what they serve
     Sidecars,
     /// Show what happened
@@ -172,6 +175,34 @@ pub(crate) struct Split {
     /// How long to wait until it is in force everywhere; 0 does not wait
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) wait: u64,
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct Render {
+    pub(crate) model: ModelName,
+    /// What the route is written as
+    #[arg(long = "as", value_name = "KIND", default_value = "virtual-service")]
+    pub(crate) route: RouteKind,
+    /// Without hosts, for a root VirtualService of yours to delegate to
+    #[arg(long)]
+    pub(crate) delegate: bool,
+    /// Policies to print as well: authorization-policy, peer-authentication, telemetry,
+    /// destination-rule
+    #[arg(long, value_name = "POLICY,…", value_delimiter = ',')]
+    pub(crate) with: Vec<Snippet>,
+    /// Shares in percent, such as `1=90,2=10`, in place of the control plane's
+    #[arg(long, value_name = "VERSION=PERCENT,…", value_delimiter = ',', requires = "generation")]
+    pub(crate) split: Vec<SplitShare>,
+    /// Number of that split
+    #[arg(long, value_name = "N", requires = "split")]
+    pub(crate) generation: Option<u64>,
+}
+
+/// What a route is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RouteKind {
+    VirtualService,
+    HttpRoute,
 }
 
 #[derive(Debug, Options)]
@@ -319,6 +350,8 @@ mod tests {
             "sconce push a.pt --model m --meta novalue",
             "sconce split m 1=50 2=abc",
             "sconce split m 1=50 --show",
+            "sconce render m --split 1=100",
+            "sconce render m --with quotas",
             "sconce join-token create --path ns/x",
             "sconce join-token create --path /ns/x --uses 0",
             "sconce --cert only.pem models",

@@ -19,6 +19,7 @@ mod history;
 mod infer;
 mod models;
 mod push;
+mod render;
 mod split;
 mod tokens;
 mod up;
@@ -31,6 +32,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "sconce", &mut script);
             output::write(&String::from_utf8_lossy(&script))
+        }
+        // Nobody is asked, so nobody needs to be reachable.
+        Command::Render(render) if render.generation.is_some() => {
+            render::offline(&render, Output(args.global.format))
         }
         Command::Up(up) => up::run(up, &args.global, &surroundings).await,
         command => {
@@ -57,6 +62,7 @@ async fn dispatch(command: Command, global: &Global, surroundings: &Surroundings
         Command::Describe { what } => describe::run(&what, control().await?, out).await,
         Command::Delete { what } => split::delete(what, control().await?, out).await,
         Command::Split(split) => split::run(split, control().await?, out).await,
+        Command::Render(render) => render::run(&render, control().await?, out).await,
         Command::Sidecars => fleet::run(control().await?, out).await,
         Command::Events(events) => history::events(events, control().await?, out).await,
         Command::Audit(audit) => history::audit(&audit, control().await?, out).await,

@@ -34,6 +34,7 @@ use crate::{
     fleet::Fleet,
     issuing::Issuing,
     proof::{self, Progress},
+    publish::Publications,
     store::Store,
 };
 
@@ -45,13 +46,15 @@ pub(crate) struct Api {
     pub(crate) fleet: Fleet,
     /// The built-in CA, where identities come from it.
     pub(crate) issuing: Option<Issuing>,
+    /// What the mesh has been given.
+    pub(crate) publications: Publications,
     pub(crate) stopping: Stopping,
 }
 
 impl Api {
     /// How far a model's split has come on these sidecars, which serve it.
     fn progress(&self, name: &ModelName, model: &Model, sidecars: &[SidecarStatus]) -> Progress {
-        proof::progress(name, model.generation, sidecars, None)
+        proof::progress(name, model.generation, sidecars, self.publications.of(name).as_ref())
     }
 
     /// The built-in CA, or who is asked instead.

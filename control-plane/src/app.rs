@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     fleet::Fleet,
     issuing::Issuing,
+    publish::{self, NoCluster},
     store::Store,
 };
 
@@ -41,6 +42,12 @@ pub enum StartError {
     /// The CA cannot be used.
     #[error("SCONCE_DATA_DIR: {0}")]
     Authority(#[from] AuthorityError),
+    /// There is no cluster to publish to.
+    #[error(transparent)]
+    NoCluster(#[from] NoCluster),
+    /// Publishing is off.
+    #[error("SCONCE_PUBLISH is off; set it to what it was to withdraw what was published")]
+    NothingPublished,
     /// The store cannot be used.
     #[error("SCONCE_DATA_DIR: {0}")]
     Store(String),
@@ -73,7 +80,15 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     };
     let access = Access { store: store.clone(), roles: Arc::new(roles) };
     let fleet = Fleet::new(store.clone());
-    let service = api::service(Api { store, access, fleet, issuing, stopping: tasks.stopping() });
+    let sources = publish::Sources {
+        name: lease_holder(&config.hostname),
+        store: store.clone(),
+        fleet: fleet.clone(),
+        stopping: tasks.stopping(),
+    };
+    let (publications, publishing) = publish::open(config.publish, sources).await?;
+    let service =
+        api::service(Api { store, access, fleet, issuing, publications, stopping: tasks.stopping() });
     // A certificate is optional here: token holders have none, and those who join not yet.
     let doors = Doors::tls(identity.server_config(ClientAuth::Optional, PeerPolicy::own_trust_domain()));
 
@@ -87,6 +102,7 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
         drop(certified);
         std::future::pending().await
     });
+    tasks.spawn("publish", publishing);
     tasks.spawn("api", sconce_identity::serve(api_listener, doors, service, tasks.stopping()));
     tasks.spawn_through_drain(
         "admin",
@@ -94,6 +110,21 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     );
     tracing::info!(api = %addresses.api, admin = %addresses.admin, "control plane ready");
     Ok(addresses)
+}
+
+/// Removes everything that was ever published, and returns when nothing is left.
+///
+/// # Errors
+/// Where there is no cluster.
+pub async fn withdraw(config: Config) -> Result<(), StartError> {
+    let settings = config.publish.ok_or(StartError::NothingPublished)?;
+    Ok(publish::withdraw(settings, &lease_holder(&config.hostname)).await?)
+}
+
+/// Unique also for a container that is started again in the same pod: its predecessor may still be
+/// writing.
+fn lease_holder(hostname: &str) -> String {
+    format!("{hostname}_{:08x}", rand::random::<u32>())
 }
 
 async fn listen(variable: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

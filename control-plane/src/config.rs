@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 use sconce_identity::SpiffeId;
 
-use crate::access::Role;
+use crate::{access::Role, publish::Settings};
+
+mod publish;
 
 /// What the environment says, checked.
 #[derive(Clone, Debug)]
@@ -24,6 +26,11 @@ pub struct Config {
     pub names: Vec<String>,
     /// `SCONCE_ROLES`: `spiffe://sconce.local/ns/ci/sa/push=pusher,…`.
     pub roles: BTreeMap<SpiffeId, Role>,
+    /// `SCONCE_PUBLISH`: `istio`, `gateway-api` or `off`, the default; with `SCONCE_PUBLISH_DRIFT`,
+    /// `SCONCE_PUBLISH_FLOOR` and `SCONCE_PUBLISH_GRACE_SECONDS`.
+    pub publish: Option<Settings>,
+    /// `HOSTNAME`: what this control plane is called among its replicas; a pod's is its name.
+    pub hostname: String,
     /// `SCONCE_LOG`: a level, or `target=level,…`; default `info`.
     pub log: String,
     /// `SCONCE_LOG_FORMAT`: `text` or `json`; default `text`.
@@ -78,6 +85,7 @@ impl Config {
         }
         let roles = roles(&text("SCONCE_ROLES").unwrap_or_default());
         problems.extend(roles.as_ref().err().cloned());
+        let publish = publish::read(&text, &mut problems);
         let format = text("SCONCE_LOG_FORMAT").unwrap_or_else(|| "text".into());
         if format != "text" && format != "json" {
             problems.push(format!("SCONCE_LOG_FORMAT is {format:?}; expected text or json"));
@@ -93,6 +101,8 @@ impl Config {
             trust_domain,
             names: list(&text("SCONCE_NAMES").unwrap_or_else(|| "localhost,127.0.0.1".into())),
             roles: roles.unwrap_or_default(),
+            publish,
+            hostname: text("HOSTNAME").unwrap_or_else(|| "sconce".into()),
             log: text("SCONCE_LOG").unwrap_or_else(|| "info".into()),
             log_json: format == "json",
         })
@@ -125,6 +135,10 @@ mod tests {
             ("SCONCE_TRUST_DOMAIN", "Not/A/Domain"),
             ("SCONCE_ROLES", "spiffe://a/b=king"),
             ("SCONCE_LOG_FORMAT", "xml"),
+            ("SCONCE_PUBLISH", "linkerd"),
+            ("SCONCE_PUBLISH_DRIFT", "fight"),
+            ("SCONCE_PUBLISH_FLOOR", "101"),
+            ("SCONCE_PUBLISH_GRACE_SECONDS", "soon"),
         ];
         let lookup =
             |name: &str| wrong.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());

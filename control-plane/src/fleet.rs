@@ -14,6 +14,10 @@ use crate::{
     store::{Event, Store, now_ms},
 };
 
+mod members;
+
+pub(crate) use members::{Member, Members, PodName, Standing, members};
+
 /// Every sidecar that was seen since the start.
 #[derive(Clone)]
 pub(crate) struct Fleet {

@@ -10,4 +10,5 @@ pub mod config;
 mod fleet;
 mod issuing;
 mod proof;
+mod publish;
 mod store;

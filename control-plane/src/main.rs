@@ -12,6 +12,14 @@ const USAGE: u8 = 64;
 const DRAIN: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
+    let withdraw = match std::env::args().nth(1).as_deref() {
+        None => false,
+        Some("withdraw") => true,
+        Some(other) => {
+            eprintln!("sconce-control-plane: {other:?} is no command; there is `withdraw`, and none at all");
+            return ExitCode::from(USAGE);
+        }
+    };
     let config = match Config::from_env() {
         Ok(config) => config,
         Err(error) => {
@@ -19,13 +27,21 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    match run(config) {
+    match if withdraw { remove(config) } else { run(config) } {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sconce-control-plane: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Takes out of the cluster what was ever published there, for whoever uninstalls.
+#[tokio::main]
+async fn remove(config: Config) -> anyhow::Result<()> {
+    init_logs(&config.log, config.log_json).context("SCONCE_LOG")?;
+    tracing::info!("withdrawing everything from the mesh, once no control plane publishes any more");
+    Ok(app::withdraw(config).await?)
 }
 
 #[tokio::main]

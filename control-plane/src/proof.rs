@@ -7,21 +7,7 @@
 use sconce_catalog::{Generation, ModelName};
 use sconce_proto::v1::{SidecarStatus, SplitState};
 
-/// What is known of a model's newest route in the mesh.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Publication {
-    /// Not yet, and why.
-    Waiting(String),
-    /// The API server has had it since then, in milliseconds since the Unix epoch.
-    Published {
-        /// Which split it carries.
-        generation: Generation,
-        /// When.
-        at_ms: i64,
-    },
-    /// It will not be without somebody's help, and why.
-    Failed(String),
-}
+use crate::publish::{Publication, State};
 
 /// How far a split has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,13 +46,25 @@ pub(crate) fn progress(
     told(match publication {
         None if connected.is_empty() => Progress::applied("no sidecar that serves it is connected".into()),
         None => Progress::applied(format!("in force on {} of {}", connected.len(), sidecars.len())),
-        Some(Publication::Waiting(reason)) => Progress::moving(reason.clone()),
-        Some(Publication::Failed(reason)) => Progress::stuck(reason.clone()),
-        Some(Publication::Published { generation, .. }) if *generation < wanted => {
-            Progress::moving("its route is not published yet".into())
-        }
-        Some(Publication::Published { at_ms, .. }) => in_band(model, wanted, &connected, *at_ms),
+        Some(publication) => routed(model, wanted, &connected, publication),
     })
+}
+
+/// How far the route has come that carries the split.
+fn routed(
+    model: &ModelName,
+    wanted: Generation,
+    connected: &[&SidecarStatus],
+    publication: &Publication,
+) -> Progress {
+    match (&publication.state, publication.in_force) {
+        (State::Waiting(reason), _) => Progress::moving(reason.clone()),
+        (State::Conflict(reason) | State::Failed(reason), _) => Progress::stuck(reason.clone()),
+        (State::Published, Some(route)) if route.generation >= wanted => {
+            in_band(model, wanted, connected, route.at_ms)
+        }
+        (State::Published, _) => Progress::moving("its route is not published yet".into()),
+    }
 }
 
 /// The proof by requests: for a while after the route was published none came by an older one.
@@ -128,6 +126,7 @@ mod tests {
     use sconce_proto::v1::RouteSeen;
 
     use super::*;
+    use crate::publish::InForce;
 
     const MODEL: &str = "ml/fraud";
 
@@ -154,8 +153,13 @@ mod tests {
         (progress.state, progress.message)
     }
 
+    fn publication(state: State, generation: u64, at_ms: i64) -> Option<Publication> {
+        let in_force = Some(InForce { generation: Generation(generation), at_ms });
+        Some(Publication { in_force, state, lacking: Vec::new() })
+    }
+
     fn published(at_ms: i64) -> Option<Publication> {
-        Some(Publication::Published { generation: Generation(7), at_ms })
+        publication(State::Published, 7, at_ms)
     }
 
     #[test]
@@ -186,16 +190,16 @@ mod tests {
     fn silence_before_the_route_was_published_proves_nothing() {
         let early = [sidecar("a", 7, 10_500, &[])];
         assert_eq!(judged(&early, published(10_000)).0, SplitState::Moving);
-        let older = Some(Publication::Published { generation: Generation(6), at_ms: 0 });
+        let older = publication(State::Published, 6, 0);
         assert_eq!(judged(&[sidecar("a", 7, 12_000, &[])], older).0, SplitState::Moving);
     }
 
     #[test]
     fn what_keeps_a_route_from_being_published_is_told() {
         let sidecars = [sidecar("a", 7, 0, &[])];
-        let waiting = judged(&sidecars, Some(Publication::Waiting("b has not loaded 2".into())));
+        let waiting = judged(&sidecars, publication(State::Waiting("b has not loaded 2".into()), 6, 0));
         assert_eq!(waiting, (SplitState::Moving, "b has not loaded 2".into()));
-        let failed = judged(&sidecars, Some(Publication::Failed("somebody else owns it".into())));
+        let failed = judged(&sidecars, publication(State::Failed("somebody else owns it".into()), 6, 0));
         assert_eq!(failed, (SplitState::Stuck, "somebody else owns it".into()));
     }
 }

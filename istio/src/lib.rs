@@ -5,3 +5,5 @@
 //! are JSON values, not generated types, so that fields of a newer API survive.
 
 pub mod names;
+pub mod render;
+pub mod yaml;

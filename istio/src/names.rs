@@ -16,3 +16,12 @@ pub const FIELD_MANAGER: &str = "sconce";
 pub const MANAGED_BY: &str = "sconce";
 /// The container that the injector adds.
 pub const CONTAINER: &str = "sconce";
+/// On everything that Sconce owns, with the value [`MANAGED_BY`].
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// On what is published for a model: its name. Only objects with this label and
+/// [`MANAGED_BY_LABEL`] are ever replaced or deleted.
+pub const MODEL_LABEL: &str = "sconce.dev/model";
+/// What a published route sets on each request: `<namespace>/<model>/<version>@<generation>`.
+pub const ROUTE_HEADER: &str = "x-sconce-route";
+/// What a caller sets to be answered by one version, whatever the split says.
+pub const PIN_HEADER: &str = "x-sconce-pin";

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::models::{ShareView, shares};
 use crate::{
-    args::{self, Pinned},
+    args::{self, Pinned, SplitShare},
     client::{Control, SplitProgress},
     failure::Failure,
     output::Output,
@@ -38,7 +38,9 @@ pub(super) async fn run(args: args::Split, mut control: Control, out: Output) ->
         let described = control.model(&args.model).await?;
         return show(&args.model, described.model.split.as_ref(), None, described.progress, out);
     }
-    let wanted = wanted(&args)?;
+    let wanted = wanted(&args.shares).map_err(|failure| {
+        failure.hint(format!("write it as `sconce split {} 1=90 2=10`; the shares sum to 100", args.model))
+    })?;
     let set = control.set_split(&args.model, &wanted).await?;
     let progress = match args.wait {
         0 => control.model(&args.model).await?.progress,
@@ -47,12 +49,10 @@ pub(super) async fn run(args: args::Split, mut control: Control, out: Output) ->
     show(&args.model, Some(&set.split), Some(set.serial), progress, out)
 }
 
-fn wanted(args: &args::Split) -> Result<Split, Failure> {
-    let shares = args.shares.iter().map(|share| (share.version.clone(), share.percent.0));
-    Split::new(shares).map_err(|error| {
-        Failure::usage(error.to_string())
-            .hint(format!("write it as `sconce split {} 1=90 2=10`; the shares sum to 100", args.model))
-    })
+/// The split that was typed.
+pub(super) fn wanted(shares: &[SplitShare]) -> Result<Split, Failure> {
+    let shares = shares.iter().map(|share| (share.version.clone(), share.percent.0));
+    Split::new(shares).map_err(|error| Failure::usage(error.to_string()))
 }
 
 fn show(
@@ -85,21 +85,16 @@ mod tests {
     use super::*;
     use crate::failure::Exit;
 
-    fn split(shares: &[&str]) -> args::Split {
-        args::Split {
-            model: "m".parse().expect("valid"),
-            shares: shares.iter().map(|share| share.parse().expect("valid")).collect(),
-            show: false,
-            wait: 0,
-        }
+    fn typed(shares: &[&str]) -> Result<Split, Failure> {
+        wanted(&shares.iter().map(|share| share.parse().expect("valid")).collect::<Vec<_>>())
     }
 
     #[test]
     fn shares_that_do_not_sum_to_100_are_a_usage_error_that_says_the_sum() {
-        let failure = wanted(&split(&["1=50", "2=49.5"])).expect_err("99.5");
+        let failure = typed(&["1=50", "2=49.5"]).expect_err("99.5");
         assert_eq!(failure.exit, Exit::Usage);
         assert!(failure.to_string().contains("99.5 %"), "{failure}");
-        assert!(wanted(&split(&["1=50", "1=50"])).is_err());
-        assert_eq!(wanted(&split(&["1=33.33", "2=66.67"])).expect("100").to_string(), "1=33.33 %, 2=66.67 %");
+        assert!(typed(&["1=50", "1=50"]).is_err());
+        assert_eq!(typed(&["1=33.33", "2=66.67"]).expect("100").to_string(), "1=33.33 %, 2=66.67 %");
     }
 }

@@ -4,6 +4,7 @@
 
 mod document;
 mod extract;
+mod publication;
 mod pushes;
 mod tokens;
 mod upload;
@@ -23,6 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     extract::{Body, Options, Segments, Who},
+    publication::PublicationView,
     views::{
         AuditView, Changed, Described, EventView, Failed, ModelView, SidecarView, SplitView, split_state,
     },
@@ -93,6 +95,7 @@ async fn model(
         sidecars: sidecars.into_iter().map(SidecarView::from).collect(),
         split_state: split_state(progress.state),
         split_message: progress.message,
+        publication: api.publications.of(&name).as_ref().map(PublicationView::from),
     }))
 }
 

@@ -28,9 +28,10 @@ pub struct Generation(pub u64);
 pub struct InvalidRoute(String);
 
 impl Route {
-    /// What a route of this generation sets for one of its destinations.
+    /// What a route of this generation sets for one of its destinations. The namespace is always
+    /// spelled out: whoever reads it may look up bare names in another one.
     pub fn new(model: &ModelName, version: Version, generation: Generation) -> Self {
-        Self { model: model.to_string(), version, generation }
+        Self { model: format!("{}/{}", model.namespace(), model.name()), version, generation }
     }
 
     /// The model that the route is for, as its publisher spells it: `name`, or `namespace/name`.
@@ -82,6 +83,16 @@ impl fmt::Display for Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_published_route_always_names_the_namespace() {
+        for (name, text) in [("fraud", "default/fraud/8@41"), ("pay/fraud", "pay/fraud/8@41")] {
+            let route =
+                Route::new(&name.parse().expect("valid"), "8".parse().expect("valid"), Generation(41));
+            assert_eq!(route.to_string(), text);
+            assert_eq!(text.parse(), Ok(route));
+        }
+    }
 
     #[test]
     fn a_route_survives_its_text() {

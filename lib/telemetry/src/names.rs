@@ -32,6 +32,16 @@ pub const SIDECARS_CONNECTED: &str = "sconce_sidecars_connected";
 pub const PUSHES: &str = "sconce_pushes_total";
 /// Bytes of chunks received by pushes, on the control plane.
 pub const PUSHED_BYTES: &str = "sconce_pushed_bytes_total";
+/// 1 while this control plane is the one that publishes.
+pub const PUBLISHES: &str = "sconce_publishes";
+/// Generation of the route that the mesh was given last, by `model`.
+pub const ROUTE_GENERATION: &str = "sconce_route_generation";
+/// Pods that are endpoints, by `model`.
+pub const ENDPOINTS: &str = "sconce_endpoints";
+/// What became of splits, by `outcome`: the type of the event.
+pub const PUBLICATIONS: &str = "sconce_publications_total";
+/// Objects of ours that somebody had changed and that were put back, by `model`.
+pub const REPAIRS: &str = "sconce_route_repairs_total";
 
 pub(crate) fn describe() {
     describe_counter!(REQUESTS, "Requests answered");
@@ -49,4 +59,9 @@ pub(crate) fn describe() {
     describe_gauge!(SIDECARS_CONNECTED, "Sidecars with an open stream");
     describe_counter!(PUSHES, "Versions pushed");
     describe_counter!(PUSHED_BYTES, Unit::Bytes, "Bytes of chunks received");
+    describe_gauge!(PUBLISHES, "1 while this control plane is the one that publishes");
+    describe_gauge!(ROUTE_GENERATION, "Generation of the route that the mesh was given last");
+    describe_gauge!(ENDPOINTS, "Pods that are endpoints");
+    describe_counter!(PUBLICATIONS, "What became of splits");
+    describe_counter!(REPAIRS, "Objects that were put back after somebody had changed them");
 }

@@ -54,6 +54,14 @@ impl Cluster {
     /// # Panics
     /// Where the API server refuses it.
     pub fn apply_text(&self, text: &str) {
+        assert!(self.try_apply(text), "refused:\n{text}");
+    }
+
+    /// Applies YAML or JSON, and says whether the API server took it.
+    ///
+    /// # Panics
+    /// Where there is no `kubectl`.
+    pub fn try_apply(&self, text: &str) -> bool {
         let mut kubectl = Command::new("kubectl")
             .args(["apply", "--server-side", "-f", "-"])
             .stdin(Stdio::piped())
@@ -61,7 +69,7 @@ impl Cluster {
             .spawn()
             .expect("kubectl is in PATH");
         kubectl.stdin.take().expect("piped").write_all(text.as_bytes()).expect("kubectl reads");
-        assert!(kubectl.wait().expect("kubectl ends").success(), "refused:\n{text}");
+        kubectl.wait().expect("kubectl ends").success()
     }
 
     /// What `kubectl` says to these words; separated by spaces.
@@ -80,6 +88,15 @@ impl Cluster {
     /// Where there is no `kubectl`.
     pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
         Command::new("kubectl").args(arguments).output().expect("kubectl is in PATH")
+    }
+
+    /// What Istio's own command says to these arguments.
+    ///
+    /// # Panics
+    /// Where there is no `istioctl`.
+    pub fn istioctl(&self, arguments: &[&str]) -> String {
+        let output = Command::new("istioctl").args(arguments).output().expect("istioctl is in PATH");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Runs a shell line in a pod's container `app`: what it printed, where it succeeded.

@@ -7,6 +7,7 @@ use sconce_proto::v1::{SidecarStatus, SplitState, VersionState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::publication::PublicationView;
 use crate::store::{Audit, Event};
 
 /// Why a call failed.
@@ -47,6 +48,8 @@ pub(super) struct Described {
     pub(super) split_state: &'static str,
     /// The same as one sentence for people.
     pub(super) split_message: String,
+    /// Absent where this control plane publishes nothing.
+    pub(super) publication: Option<PublicationView>,
 }
 
 /// A version of a model.

@@ -1,0 +1,194 @@
+//! Gives the mesh what the catalog wants, as far as the fleet is ready for it.
+//!
+//! [`plan`] decides and knows no cluster; [`driver`] carries plans out and decides nothing; the
+//! cluster stands behind a trait. Nothing is kept on disk: what is published is read back from
+//! the cluster's own objects.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use kube::Client;
+use sconce_catalog::{Catalog, Serial};
+use sconce_lifecycle::Stopping;
+use tokio::sync::watch;
+
+#[cfg(test)]
+pub(crate) use self::publications::InForce;
+use self::{
+    cluster::{Kind, Observed, kubernetes::Kubernetes, watches},
+    driver::{Driver, Inputs},
+    publications::{Board, Journal},
+};
+pub(crate) use self::{
+    keeper::Drift,
+    plan::Rules,
+    publications::{Publication, Publications, State},
+};
+use crate::{
+    fleet::{self, Fleet, Members},
+    store::Store,
+};
+
+mod backoff;
+mod cluster;
+mod driver;
+mod keeper;
+mod leading;
+mod lease;
+mod plan;
+mod publications;
+mod reasons;
+mod world;
+
+/// How models are published.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// What a route is written as.
+    pub(crate) form: Form,
+    /// What is done about drift.
+    pub(crate) drift: Drift,
+    /// When a pod is an endpoint.
+    pub(crate) rules: Rules,
+}
+
+/// What a route is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A VirtualService.
+    Istio,
+    /// An HTTPRoute.
+    GatewayApi,
+}
+
+/// Why nothing can be published.
+#[derive(Debug, thiserror::Error)]
+#[error("SCONCE_PUBLISH: no cluster can be found from KUBECONFIG or the pod's service account: {0}")]
+pub struct NoCluster(String);
+
+/// What publishing reads.
+pub(crate) struct Sources {
+    /// Unique among control planes: who holds the lease.
+    pub(crate) name: String,
+    pub(crate) store: Store,
+    pub(crate) fleet: Fleet,
+    pub(crate) stopping: Stopping,
+}
+
+/// What is known of publishing, and the task that does it: for ever, where nothing is to be
+/// published.
+pub(crate) async fn open(
+    settings: Option<Settings>,
+    sources: Sources,
+) -> Result<(Publications, BoxFuture<'static, ()>), NoCluster> {
+    let Some(settings) = settings else {
+        return Ok((Publications(None), Box::pin(sources.stopping.cancelled_owned())));
+    };
+    let (board, publications) = Board::new(journal(sources.store.clone()));
+    let client = client().await?;
+    let catalog = sources.store.catalog();
+    Ok((Publications(Some(publications)), Box::pin(run(settings, client, catalog, board, sources))))
+}
+
+async fn client() -> Result<Client, NoCluster> {
+    let config = kube::Config::infer().await.map_err(|error| NoCluster(error.to_string()))?;
+    Client::try_from(config).map_err(|error| NoCluster(error.to_string()))
+}
+
+async fn run(
+    settings: Settings,
+    client: Client,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    board: Board,
+    sources: Sources,
+) {
+    let cluster = Kubernetes::new(client.clone());
+    let (held, holding) = watch::channel(None);
+    let (observed, seen) = watch::channel(Observed::default());
+    let (members, fleet) = watch::channel(Arc::new(Members::new()));
+    let inputs = Inputs { catalog, members: fleet, observed: seen, held: holding };
+    let driver = Driver::new(settings, cluster.clone(), inputs, board);
+    tokio::select! {
+        () = sources.stopping.cancelled() => {}
+        () = follow(&sources.fleet, &members) => {}
+        () = watches::follow(client, &observed) => {}
+        () = lease::hold(&cluster, &sources.name, &held, sources.stopping.clone()) => {}
+        () = driver.run() => {}
+    }
+    // The driver is gone, so nothing is written any more: another need not wait for us.
+    give_up(&cluster, &sources.name).await;
+}
+
+async fn give_up(cluster: &Kubernetes, name: &str) {
+    let released = tokio::time::timeout(lease::PERIOD, lease::release(cluster, name)).await;
+    if !matches!(released, Ok(Ok(()))) {
+        tracing::warn!("the publishing lease was not given up; another control plane waits until it is over");
+    }
+}
+
+async fn follow(fleet: &Fleet, members: &watch::Sender<Arc<Members>>) {
+    let mut sidecars = fleet.watch();
+    loop {
+        let next = fleet::members(&sidecars.borrow_and_update());
+        members.send_if_modified(|members| {
+            let news = **members != next;
+            *members = Arc::new(next);
+            news
+        });
+        if sidecars.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn journal(store: Store) -> Journal {
+    Box::new(move |event| {
+        let store = store.clone();
+        Box::pin(async move {
+            if let Err(error) = store.record(event).await {
+                tracing::error!(%error, "an event was not recorded");
+            }
+        })
+    })
+}
+
+/// Removes everything that was ever published, and every label, and returns when nothing is left.
+/// It waits for whoever publishes now to stop: take the control plane down first.
+///
+/// # Errors
+/// Where there is no cluster.
+pub(crate) async fn withdraw(settings: Settings, name: &str) -> Result<(), NoCluster> {
+    let client = client().await?;
+    let cluster = Kubernetes::new(client.clone());
+    let (held, holding) = watch::channel(None);
+    let (observed, seen) = watch::channel(Observed::default());
+    // A catalog without models, newer than any route: everything is left over from it.
+    let empty = Catalog { serial: Serial(u64::MAX), ..Catalog::default() };
+    let (_catalog, catalog) = watch::channel(Arc::new(empty));
+    let (_members, members) = watch::channel(Arc::new(Members::new()));
+    let (board, _publications) = Board::new(Box::new(|_| Box::pin(async {})));
+    let mut left = seen.clone();
+    let inputs = Inputs { catalog, members, observed: seen, held: holding };
+    let driver = Driver::new(settings, cluster.clone(), inputs, board);
+    let nothing_left = |observed: &Observed| {
+        settings.needs().iter().all(|source| observed.listed.contains(source))
+            && observed.objects.is_empty()
+            && observed.pods.is_empty()
+    };
+    tokio::select! {
+        _ = left.wait_for(nothing_left) => {}
+        () = watches::follow(client, &observed) => {}
+        () = lease::hold(&cluster, name, &held, Stopping::new()) => {}
+        () = driver.run() => {}
+    }
+    give_up(&cluster, name).await;
+    Ok(())
+}
+
+impl Form {
+    fn kind(self) -> Kind {
+        match self {
+            Form::Istio => Kind::VirtualService,
+            Form::GatewayApi => Kind::HttpRoute,
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! What a real API server makes of publishing: objects, labels, conflicts, drift, withdrawal. The
+//! control plane and its sidecars run beside the cluster, and stand for two pods in it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::Instant,
+};
+
+use sconce_cluster_tests::{Cluster, Scenario, eventually};
+use serde_json::{Value, json};
+
+const NAMESPACE: &str = "publishing";
+const PODS: [&str; 2] = ["a", "b"];
+
+/// Ends with the test, passed or not.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    /// Ends in order, as a pod does.
+    fn stop(mut self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").arg(&pid).status().expect("kill is in PATH").success());
+        self.0.wait().expect("it ends");
+    }
+}
+
+/// A control plane that publishes, and what is needed to talk to it.
+struct Plane {
+    folder: PathBuf,
+    up: Process,
+    address: String,
+}
+
+fn binary(name: &str) -> Command {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+    let folder = std::env::var_os("SCONCE_BINARIES").map_or_else(|| built.join("release"), PathBuf::from);
+    let file = folder.join(name);
+    assert!(file.is_file(), "{} is not built: `make build`", file.display());
+    Command::new(file)
+}
+
+fn models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/digits/models")
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+impl Plane {
+    fn start(folder: &Path) -> Self {
+        let ready = folder.join("ready.json");
+        let up = binary("sconce")
+            .args(["up", "--sidecars", "0", "--listen", "127.0.0.1:0", "--dir"])
+            .arg(folder)
+            .arg("--ready-file")
+            .arg(&ready)
+            .env("SCONCE_PUBLISH", "istio")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let up = Process(up);
+        eventually("the control plane is ready", || ready.exists());
+        let context: Value = serde_json::from_slice(&fs::read(&ready).expect("a context")).expect("JSON");
+        let address = context["control_plane"].as_str().expect("an address").to_owned();
+        Self { folder: folder.to_owned(), up, address }
+    }
+
+    fn sconce(&self, arguments: &[&str]) -> String {
+        let output =
+            binary("sconce").arg("--home").arg(&self.folder).args(arguments).output().expect("it runs");
+        assert!(output.status.success(), "sconce {arguments:?}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A sidecar that stands for a pod.
+    fn sidecar(&self, pod: &str) -> Process {
+        let path = format!("/ns/{NAMESPACE}/sa/server");
+        let made =
+            self.sconce(&["join-token", "create", "--path", &path, "--name", "localhost", "-o", "json"]);
+        let made: Value = serde_json::from_str(&made).expect("JSON");
+        let token = self.folder.join(format!("tokens/{pod}"));
+        fs::write(&token, made["token"].as_str().expect("a token")).expect("written");
+        let log = fs::File::create(self.folder.join(format!("logs/{pod}.log"))).expect("a log");
+        let sidecar = binary("sconce-sidecar")
+            .env("SCONCE_NAME", format!("{NAMESPACE}/{pod}"))
+            .env("SCONCE_NAMESPACE", NAMESPACE)
+            .env("SCONCE_LISTEN", "127.0.0.1:0")
+            .env("SCONCE_ADMIN_LISTEN", "127.0.0.1:0")
+            .env("SCONCE_CONTROL_PLANE", &self.address)
+            .env("SCONCE_TRUST_BUNDLE", self.folder.join("client/ca.pem"))
+            .env("SCONCE_JOIN_TOKEN_FILE", token)
+            .env("SCONCE_NAMES", "localhost")
+            .env("SCONCE_DATA_DIR", self.folder.join(pod))
+            .stdout(log)
+            .stderr(Stdio::inherit())
+            .spawn();
+        Process(sidecar.expect("it starts"))
+    }
+
+    fn push(&self, version: &str, more: &[&str]) {
+        let file = models().join(format!("v{version}/digits.pt"));
+        let model = format!("{NAMESPACE}/digits");
+        let file = file.to_str().expect("text");
+        let own = ["push", file, "--model", &model, "--version", version];
+        self.sconce(&[&own[..], more].concat());
+    }
+
+    fn split(&self, shares: &[&str]) {
+        self.sconce(&[&["split", "publishing/digits"], shares].concat());
+    }
+
+    /// Events of this type so far.
+    fn events(&self, kind: &str) -> Vec<String> {
+        let all = self.sconce(&["events", "-o", "json"]);
+        let all = all.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        all.filter(|event| event["type"] == kind)
+            .map(|event| event["message"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+}
+
+/// A namespace with two pods that only wait. It is emptied first: an earlier run may have failed.
+fn prepare(cluster: &Cluster) {
+    cluster.kubectl(&format!("delete namespace {NAMESPACE} --ignore-not-found"));
+    cluster.apply_text(
+        &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }).to_string(),
+    );
+    for pod in PODS {
+        let container = json!({
+            "name": "app", "image": "localhost/tools:1", "imagePullPolicy": "IfNotPresent",
+            "command": ["/bin/sh", "-c", "sleep 3600"],
+        });
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": pod, "namespace": NAMESPACE },
+            "spec": { "containers": [container], "terminationGracePeriodSeconds": 0 },
+        });
+        // The namespace's service account is made a moment after the namespace.
+        eventually("the namespace takes pods", || cluster.try_apply(&pod.to_string()));
+    }
+}
+
+fn get(cluster: &Cluster, what: &str) -> Option<Value> {
+    let output = cluster.try_kubectl(&["get", "-n", NAMESPACE, what, "-o", "json"]);
+    output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+const ROUTE: &str = "virtualservice/sconce-digits";
+
+/// Weights by version, as the route has them.
+fn weights(cluster: &Cluster) -> Vec<(String, u64)> {
+    let route = get(cluster, ROUTE).unwrap_or_default();
+    let weighted = route["spec"]["http"][2]["route"].as_array().cloned().unwrap_or_default();
+    let one = |destination: &Value| {
+        let header = destination["headers"]["request"]["set"]["x-sconce-route"].as_str()?;
+        let version = header.split('@').next()?.rsplit('/').next()?.to_owned();
+        Some((version, destination["weight"].as_u64()?))
+    };
+    weighted.iter().filter_map(one).collect()
+}
+
+fn endpoints(cluster: &Cluster) -> Vec<String> {
+    let pods = cluster.kubectl(&format!("get pods -n {NAMESPACE} -l sconce.dev/model.digits=ready -o name"));
+    pods.lines().map(|line| line.trim_start_matches("pod/").to_owned()).collect()
+}
+
+fn of(shares: &[(&str, u64)]) -> Vec<(String, u64)> {
+    shares.iter().map(|(version, weight)| ((*version).to_owned(), *weight)).collect()
+}
+
+#[test]
+fn splits_reach_the_cluster_and_leave_nothing_behind() {
+    let Some(cluster) = Cluster::from_env() else { return };
+    let mut scenario = Scenario::begin("publishing");
+    prepare(&cluster);
+    let folder = tempfile::tempdir().expect("a folder");
+    let plane = Plane::start(folder.path());
+    let sidecars = PODS.map(|pod| plane.sidecar(pod));
+
+    // The first version: objects, then endpoints.
+    plane.push("1", &["--activate"]);
+    let began = Instant::now();
+    eventually("both pods are endpoints", || endpoints(&cluster) == PODS);
+    scenario.figure("seconds_to_endpoints", began.elapsed().as_secs_f64());
+    assert_eq!(weights(&cluster), of(&[("1", 10_000)]));
+    let service = get(&cluster, "service/digits").expect("the Service");
+    assert_eq!(service["spec"]["ports"][0]["appProtocol"], "kubernetes.io/h2c");
+
+    // A canary, its next step, an abort.
+    plane.push("2", &["--wait=60"]);
+    for (shares, weighted) in [
+        (vec!["1=95", "2=5"], of(&[("1", 9_500), ("2", 500)])),
+        (vec!["1=25", "2=75"], of(&[("2", 7_500), ("1", 2_500)])),
+        (vec!["1=100"], of(&[("1", 10_000)])),
+    ] {
+        plane.split(&shares);
+        let set = Instant::now();
+        eventually(&format!("{shares:?} is published"), || weights(&cluster) == weighted);
+        scenario.figure(&format!("seconds_to_{}", shares.join("_")), set.elapsed().as_secs_f64());
+    }
+    analyze(&cluster);
+    drift(&cluster, &plane);
+    dry_run(&cluster, &plane);
+
+    // A restart takes nothing away, whoever has not reconnected yet.
+    let Plane { up, .. } = plane;
+    sidecars.into_iter().for_each(Process::stop);
+    up.stop();
+    let plane = Plane::start(folder.path());
+    eventually("it publishes again", || !plane.events("route.published").is_empty());
+    assert_eq!(
+        (endpoints(&cluster), weights(&cluster)),
+        (PODS.map(str::to_owned).to_vec(), of(&[("1", 10_000)]))
+    );
+
+    // Whoever leaves takes everything along.
+    let Plane { up, .. } = plane;
+    up.stop();
+    let withdrawn = binary("sconce-control-plane")
+        .arg("withdraw")
+        .env("SCONCE_PUBLISH", "istio")
+        .env("SCONCE_DATA_DIR", folder.path())
+        .output()
+        .expect("it runs");
+    assert!(withdrawn.status.success(), "{}", said(&withdrawn));
+    assert_eq!(
+        (get(&cluster, ROUTE), get(&cluster, "service/digits"), endpoints(&cluster).len()),
+        (None, None, 0)
+    );
+    cluster.kubectl(&format!("delete namespace {NAMESPACE} --wait=false"));
+}
+
+/// Istio's own checks say nothing of ours, where there is an `istioctl`.
+fn analyze(cluster: &Cluster) {
+    let said = cluster.istioctl(&["analyze", "-n", NAMESPACE, "-o", "json"]);
+    let ours = |message: &&Value| {
+        let origin = message["origin"].as_str().unwrap_or_default();
+        origin.contains("sconce-digits") || origin.contains("Service digits")
+    };
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    let about: Vec<&Value> = said.as_array().into_iter().flatten().filter(ours).collect();
+    assert!(about.is_empty(), "{about:#?}");
+}
+
+/// Edits are put back, deletions too, and somebody else's Service is left alone.
+fn drift(cluster: &Cluster, plane: &Plane) {
+    let patch = r#"[{"op":"replace","path":"/spec/http/2/route/0/weight","value":1},{"op":"add","path":"/spec/gateways","value":["mesh","edge"]}]"#;
+    let edit = ["patch", "-n", NAMESPACE, ROUTE, "--type=json", "-p", patch, "--field-manager=meddler"];
+    assert!(cluster.try_kubectl(&edit).status.success());
+    let route = || get(cluster, ROUTE).unwrap_or_default();
+    eventually("the route is put back", || {
+        weights(cluster) == of(&[("1", 10_000)]) && route()["spec"].get("gateways").is_none()
+    });
+    eventually("that is told", || plane.events("route.repaired").iter().any(|told| told.contains("meddler")));
+    cluster.kubectl(&format!("delete -n {NAMESPACE} {ROUTE}"));
+    eventually("the route is there again", || weights(cluster) == of(&[("1", 10_000)]));
+
+    // Who takes the label takes the object.
+    cluster.kubectl(&format!("label -n {NAMESPACE} service/digits app.kubernetes.io/managed-by-"));
+    let conflict = "Service publishing/digits exists and is not managed by Sconce";
+    eventually("the conflict is told", || {
+        plane.events("route.conflict").iter().any(|told| told.contains(conflict))
+    });
+    let settled = plane.events("route.published").len();
+    cluster.kubectl(&format!("label -n {NAMESPACE} service/digits app.kubernetes.io/managed-by=sconce"));
+    eventually("it is published again", || plane.events("route.published").len() > settled);
+}
+
+/// What `sconce render` prints is taken by the API server as it is.
+fn dry_run(cluster: &Cluster, plane: &Plane) {
+    let policies = "authorization-policy,peer-authentication,telemetry,destination-rule";
+    for form in ["virtual-service", "http-route"] {
+        let yaml = plane.sconce(&["render", "publishing/digits", "--as", form, "--with", policies]);
+        let file = plane.folder.join(format!("{form}.yaml"));
+        fs::write(&file, yaml).expect("written");
+        let file = file.to_str().expect("text");
+        let tried = cluster.try_kubectl(&[
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "--dry-run=server",
+            "-f",
+            file,
+        ]);
+        assert!(tried.status.success(), "{form}: {}", said(&tried));
+    }
+}
