@@ -4,4 +4,5 @@
 //! which applies what they return, and behind the command line, which prints it. Objects
 //! are JSON values, not generated types, so that fields of a newer API survive.
 
+pub mod inject;
 pub mod names;

@@ -16,3 +16,11 @@ pub const FIELD_MANAGER: &str = "sconce";
 pub const MANAGED_BY: &str = "sconce";
 /// The container that the injector adds.
 pub const CONTAINER: &str = "sconce";
+/// The sidecar's image and tag as `deploy/build.sh` calls it.
+pub const DEFAULT_IMAGE: &str = "localhost/sconce-sidecar:dev";
+/// Begins every annotation that Sconce reads or writes.
+pub const ANNOTATION_PREFIX: &str = "sconce.dev/";
+/// On a pod: what the injector did to it, or why it did nothing.
+pub const STATUS_ANNOTATION: &str = "sconce.dev/status";
+/// On a pod: the partial container of the user's that was merged over ours.
+pub const OVERRIDES_ANNOTATION: &str = "sconce.dev/overrides";
