@@ -17,6 +17,7 @@ mod describe;
 mod fleet;
 mod history;
 mod infer;
+mod inject;
 mod models;
 mod push;
 mod split;
@@ -32,6 +33,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Args::command(), "sconce", &mut script);
             output::write(&String::from_utf8_lossy(&script))
         }
+        Command::Inject(inject) => inject::inject(&inject),
+        Command::Uninject(uninject) => inject::uninject(&uninject),
         Command::Up(up) => up::run(up, &args.global, &surroundings).await,
         command => {
             let interrupted = match command {
@@ -68,7 +71,9 @@ async fn dispatch(command: Command, global: &Global, surroundings: &Surroundings
         Command::JoinToken(JoinToken::Create(create)) => {
             tokens::create_join(&create, control().await?, out).await
         }
-        Command::Up(_) | Command::Completions { .. } => unreachable!("`run` handles them"),
+        Command::Up(_) | Command::Completions { .. } | Command::Inject(_) | Command::Uninject(_) => {
+            unreachable!("`run` handles them")
+        }
     }
 }
 

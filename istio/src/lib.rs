@@ -6,3 +6,4 @@
 
 pub mod inject;
 pub mod names;
+pub mod workload;
