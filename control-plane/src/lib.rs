@@ -10,3 +10,4 @@ pub mod config;
 mod fleet;
 mod issuing;
 mod store;
+pub mod webhook;

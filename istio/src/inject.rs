@@ -16,6 +16,7 @@ mod permission;
 mod place;
 mod plan;
 mod quantity;
+mod registration;
 mod rejection;
 mod settings;
 mod shape;
@@ -32,6 +33,7 @@ pub use self::{
     options::{KEYS, Key},
     permission::{Asked, Skip},
     quantity::{InvalidQuantity, Quantity},
+    registration::{WEBHOOK_PATH, registration},
     rejection::Rejection,
     settings::{InvalidSettings, Namespace, Settings},
     status::skipped,

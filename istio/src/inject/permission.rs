@@ -42,7 +42,7 @@ pub enum Skip {
     Windows,
 }
 
-const SYSTEM: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+pub(super) const SYSTEM: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 /// Kubelets write these onto the pods that they run from files.
 const STATIC: [&str; 2] = ["kubernetes.io/config.mirror", "kubernetes.io/config.source"];
 
