@@ -17,6 +17,7 @@ mod describe;
 mod fleet;
 mod history;
 mod infer;
+mod inject;
 mod models;
 mod push;
 mod render;
@@ -37,6 +38,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Render(render) if render.generation.is_some() => {
             render::offline(&render, Output(args.global.format))
         }
+        Command::Inject(inject) => inject::inject(&inject),
+        Command::Uninject(uninject) => inject::uninject(&uninject),
         Command::Up(up) => up::run(up, &args.global, &surroundings).await,
         command => {
             let interrupted = match command {
@@ -74,7 +77,9 @@ async fn dispatch(command: Command, global: &Global, surroundings: &Surroundings
         Command::JoinToken(JoinToken::Create(create)) => {
             tokens::create_join(&create, control().await?, out).await
         }
-        Command::Up(_) | Command::Completions { .. } => unreachable!("`run` handles them"),
+        Command::Up(_) | Command::Completions { .. } | Command::Inject(_) | Command::Uninject(_) => {
+            unreachable!("`run` handles them")
+        }
     }
 }
 

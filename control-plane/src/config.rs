@@ -39,7 +39,7 @@ pub struct Config {
 
 /// Every variable that is wrong, each with what is expected.
 #[derive(Debug, thiserror::Error)]
-pub struct InvalidConfig(Vec<String>);
+pub struct InvalidConfig(pub(crate) Vec<String>);
 
 impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -12,3 +12,4 @@ mod issuing;
 mod proof;
 mod publish;
 mod store;
+pub mod webhook;

@@ -4,6 +4,8 @@
 //! which applies what they return, and behind the command line, which prints it. Objects
 //! are JSON values, not generated types, so that fields of a newer API survive.
 
+pub mod inject;
 pub mod names;
 pub mod render;
 pub mod yaml;
+pub mod workload;

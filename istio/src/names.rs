@@ -25,3 +25,11 @@ pub const MODEL_LABEL: &str = "sconce.dev/model";
 pub const ROUTE_HEADER: &str = "x-sconce-route";
 /// What a caller sets to be answered by one version, whatever the split says.
 pub const PIN_HEADER: &str = "x-sconce-pin";
+/// The sidecar's image and tag as `deploy/build.sh` calls it.
+pub const DEFAULT_IMAGE: &str = "localhost/sconce-sidecar:dev";
+/// Begins every annotation that Sconce reads or writes.
+pub const ANNOTATION_PREFIX: &str = "sconce.dev/";
+/// On a pod: what the injector did to it, or why it did nothing.
+pub const STATUS_ANNOTATION: &str = "sconce.dev/status";
+/// On a pod: the partial container of the user's that was merged over ours.
+pub const OVERRIDES_ANNOTATION: &str = "sconce.dev/overrides";

@@ -28,6 +28,8 @@ pub const CATALOG_SERIAL: &str = "sconce_catalog_serial";
 pub const CONTROL_CONNECTED: &str = "sconce_control_plane_connected";
 /// Sidecars with an open stream, on the control plane.
 pub const SIDECARS_CONNECTED: &str = "sconce_sidecars_connected";
+/// Pods that the webhook has judged, by `outcome`.
+pub const WEBHOOK_REVIEWS: &str = "sconce_webhook_reviews_total";
 /// Versions pushed, on the control plane.
 pub const PUSHES: &str = "sconce_pushes_total";
 /// Bytes of chunks received by pushes, on the control plane.
@@ -57,6 +59,7 @@ pub(crate) fn describe() {
     describe_gauge!(CATALOG_SERIAL, "Serial of the catalog that is served");
     describe_gauge!(CONTROL_CONNECTED, "1 while the stream to the control plane is open");
     describe_gauge!(SIDECARS_CONNECTED, "Sidecars with an open stream");
+    describe_counter!(WEBHOOK_REVIEWS, "Pods that the webhook has judged");
     describe_counter!(PUSHES, "Versions pushed");
     describe_counter!(PUSHED_BYTES, Unit::Bytes, "Bytes of chunks received");
     describe_gauge!(PUBLISHES, "1 while this control plane is the one that publishes");
