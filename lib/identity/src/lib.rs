@@ -12,6 +12,7 @@ pub mod authority;
 mod connect;
 mod disk;
 pub mod files;
+mod forwarded;
 mod identity;
 pub mod issued;
 mod material;
@@ -35,7 +36,7 @@ pub use self::{
     principal::{PeerAddr, Principal},
     refusal::{Reason, Refusal},
     roots::InvalidRoots,
-    serve::{Doors, serve},
+    serve::{Doors, LocalSocket, serve, serve_local},
     spiffe::{InvalidSpiffeId, SpiffeId},
     svid::BrokenRule,
     tls::{ClientAuth, trust_only_client_config},
