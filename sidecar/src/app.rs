@@ -1,11 +1,17 @@
 //! Wires the sidecar together. Top to bottom, this is the data path of ARCHITECTURE.md.
 
-use std::{io, net::SocketAddr, sync::Arc};
+mod ports;
 
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use axum::Extension;
+use sconce_catalog::Lane;
 use sconce_identity::{ClientAuth, Doors, Identity, PeerPolicy, Publisher};
 use sconce_lifecycle::{Readiness, Render, Tasks};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
+pub use self::ports::Addresses;
+use self::ports::Ports;
 use crate::{
     config::{Config, IdentitySource},
     control::{
@@ -25,10 +31,8 @@ use crate::{
 
 /// Where the sidecar listens, and what must be stopped after its tasks.
 pub struct Running {
-    /// Predictions.
-    pub inference: SocketAddr,
-    /// Probes and metrics.
-    pub admin: SocketAddr,
+    /// Its ports.
+    pub addresses: Addresses,
     /// What holds `/readyz` back.
     pub readiness: Readiness,
     pool: Pool,
@@ -45,6 +49,14 @@ pub enum StartError {
         variable: &'static str,
         /// The address.
         address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The Unix socket cannot be made.
+    #[error("SCONCE_UNIX_SOCKET {}: {source}", .path.display())]
+    Socket {
+        /// Its file.
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -76,10 +88,7 @@ pub async fn start(
     metrics: Render,
     tasks: &Tasks,
 ) -> Result<Running, StartError> {
-    // Bind first: a taken port should fail the pod before a model is fetched.
-    let inference = listen("SCONCE_LISTEN", config.listen).await?;
-    let admin = listen("SCONCE_ADMIN_LISTEN", config.admin_listen).await?;
-    let addresses = (local(&inference)?, local(&admin)?);
+    let Ports { lanes, local, admin, addresses } = Ports::bind(&config).await?;
 
     let readiness = Readiness::default();
     let disk = Disk::open(&config.data_dir)?;
@@ -95,7 +104,7 @@ pub async fn start(
     let reporter = Reporter {
         sidecar: config.name.clone(),
         labels: config.labels.clone(),
-        address: advertised(addresses.0),
+        address: advertised(addresses.live),
     };
     let follow = Watch { link: link.clone(), reporter, progress: progresses, catalog, disk: disk.clone() };
     let reconcile = Reconcile {
@@ -109,21 +118,24 @@ pub async fn start(
     };
     let stack =
         serve::stack(serve_config(&config, engine.platform()), live, pool.clone(), ready_probe(&readiness));
-    let doors = Doors {
-        plaintext_loopback: config.plaintext_loopback,
-        ..Doors::tls(identity.server_config(ClientAuth::Required, callers(&config)))
-    };
+    let doors = doors(&config, &identity);
 
     tasks.spawn("certificates", renew);
-    tasks.spawn_through_drain("identity", certified(identity, readiness.guard("identity")));
+    tasks.spawn_through_drain("identity", certified(identity.clone(), readiness.clone()));
     tasks.spawn("catalog", follow.run(tasks.stopping()));
     tasks.spawn("reconcile", reconcile.run(tasks.stopping()));
-    tasks.spawn("inference", sconce_identity::serve(inference, doors, stack, tasks.stopping()));
+    for (lane, listener) in lanes {
+        let stack = stack.clone().layer(Extension(lane));
+        tasks.spawn(task(lane), sconce_identity::serve(listener, doors.clone(), stack, tasks.stopping()));
+    }
+    if let Some(socket) = local {
+        tasks.spawn("socket", sconce_identity::serve_local(socket, identity, stack, tasks.stopping()));
+    }
     tasks.spawn_through_drain(
         "admin",
         sconce_lifecycle::admin(admin, readiness.clone(), metrics, tasks.stopping()),
     );
-    Ok(Running { inference: addresses.0, admin: addresses.1, readiness, pool, loader })
+    Ok(Running { addresses, readiness, pool, loader })
 }
 
 impl Running {
@@ -137,12 +149,13 @@ impl Running {
     }
 }
 
-async fn listen(variable: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { variable, address, source })
-}
-
-fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
-    Ok(listener.local_addr()?)
+/// The task that answers on a lane.
+fn task(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Live => "inference",
+        Lane::Canary => "inference-canary",
+        Lane::Shadow => "inference-shadow",
+    }
 }
 
 /// What others should call: an unspecified address is known to them by another name.
@@ -164,6 +177,16 @@ fn callers(config: &Config) -> PeerPolicy {
         PeerPolicy::own_trust_domain()
     } else {
         PeerPolicy::patterns(config.callers.clone())
+    }
+}
+
+/// Who gets in by which door; the callers who may are the same behind each.
+fn doors(config: &Config, identity: &Identity) -> Doors {
+    Doors {
+        identity: Some(identity.clone()),
+        plaintext_loopback: config.plaintext_loopback,
+        plaintext_mesh: config.plaintext_mesh.then(|| callers(config)),
+        ..Doors::tls(identity.server_config(ClientAuth::Required, callers(config)))
     }
 }
 
@@ -210,9 +233,16 @@ fn certificates(
     })
 }
 
-/// Holds readiness back until this process is somebody.
-async fn certified(identity: Identity, guard: sconce_lifecycle::Guard) {
-    identity.ready().await;
-    drop(guard);
-    std::future::pending().await
+/// Holds readiness back while this process is nobody.
+fn certified(identity: Identity, readiness: Readiness) -> impl Future<Output = ()> + Send + use<> {
+    // From now on, not from when the task first runs.
+    let mut nobody = readiness.guard("identity");
+    async move {
+        loop {
+            identity.ready().await;
+            drop(nobody);
+            identity.withdrawn().await;
+            nobody = readiness.guard("identity");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use http::Uri;
-use sconce_catalog::Labels;
+use sconce_catalog::{Labels, Lane};
 use sconce_identity::{IdPattern, SpiffeId};
 
 /// What the environment says, checked.
@@ -13,6 +13,13 @@ pub struct Config {
     pub name: String,
     /// `SCONCE_LISTEN`: where predictions are answered; default `0.0.0.0:8443`.
     pub listen: SocketAddr,
+    /// `SCONCE_CANARY_LISTEN`: the same for the canary lane; default: nowhere.
+    pub canary_listen: Option<SocketAddr>,
+    /// `SCONCE_SHADOW_LISTEN`: where mirrored requests are answered, whatever version they name;
+    /// default: nowhere.
+    pub shadow_listen: Option<SocketAddr>,
+    /// `SCONCE_UNIX_SOCKET`: where processes of the same pod are answered in plaintext; default: nowhere.
+    pub unix_socket: Option<PathBuf>,
     /// `SCONCE_ADMIN_LISTEN`: `/livez`, `/readyz`, `/metrics`; default `127.0.0.1:9443`.
     pub admin_listen: SocketAddr,
     /// `SCONCE_CONTROL_PLANE`: `https://host:port`.
@@ -30,6 +37,9 @@ pub struct Config {
     pub namespace: String,
     /// `SCONCE_PLAINTEXT_LOOPBACK`: `true` answers plaintext from this machine's loopback.
     pub plaintext_loopback: bool,
+    /// `SCONCE_PLAINTEXT_MESH`: `true` answers plaintext from the pod's Envoy, for whom that names as
+    /// the caller.
+    pub plaintext_mesh: bool,
     /// `SCONCE_CALLERS`: SPIFFE ids, or prefixes ending in `/*`, that may call; default: every id
     /// of the own trust domain.
     pub callers: Vec<IdPattern>,
@@ -96,6 +106,9 @@ impl Config {
         let config = Self {
             name: read.text("SCONCE_NAME").unwrap_or_else(host),
             listen: read.or("SCONCE_LISTEN", ([0, 0, 0, 0], 8443).into(), "an address such as 0.0.0.0:8443"),
+            canary_listen: read.lane("SCONCE_CANARY_LISTEN", Lane::Canary),
+            shadow_listen: read.lane("SCONCE_SHADOW_LISTEN", Lane::Shadow),
+            unix_socket: read.text("SCONCE_UNIX_SOCKET").map(PathBuf::from),
             admin_listen: read.or(
                 "SCONCE_ADMIN_LISTEN",
                 ([127, 0, 0, 1], 9443).into(),
@@ -108,6 +121,7 @@ impl Config {
             labels: read.or("SCONCE_LABELS", Labels::default(), "labels such as team=pay,tier=edge"),
             namespace: read.text("SCONCE_NAMESPACE").unwrap_or_else(|| "default".into()),
             plaintext_loopback: read.or("SCONCE_PLAINTEXT_LOOPBACK", false, "true or false"),
+            plaintext_mesh: read.or("SCONCE_PLAINTEXT_MESH", false, "true or false"),
             callers: read.list(
                 "SCONCE_CALLERS",
                 "SPIFFE ids such as spiffe://sconce.local/ns/default/*, separated by commas",
@@ -149,6 +163,13 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
             self.problems.push(format!("{name} is not set; expected {expected}"));
             PathBuf::new()
         })
+    }
+
+    /// Where a lane listens that need not be there.
+    fn lane(&mut self, name: &str, lane: Lane) -> Option<SocketAddr> {
+        self.text(name)?;
+        let usual = SocketAddr::from(([0, 0, 0, 0], lane.container_port()));
+        Some(self.or(name, usual, &format!("an address such as {usual}")))
     }
 
     fn list<T: FromStr>(&mut self, name: &str, expected: &str) -> Vec<T> {
@@ -252,7 +273,8 @@ mod tests {
     #[test]
     fn the_defaults_are_closed() {
         let config = read(&GOOD).expect("valid");
-        assert!(!config.plaintext_loopback);
+        assert!(!config.plaintext_loopback && !config.plaintext_mesh);
+        assert_eq!((config.canary_listen, config.shadow_listen, config.unix_socket), (None, None, None));
         assert!(config.callers.is_empty());
         assert_eq!(config.namespace, "default");
     }
@@ -261,6 +283,8 @@ mod tests {
     fn every_wrong_variable_is_named_at_once() {
         let wrong = [
             ("SCONCE_LISTEN", "8443"),
+            ("SCONCE_CANARY_LISTEN", "8444"),
+            ("SCONCE_PLAINTEXT_MESH", "yes"),
             ("SCONCE_LABELS", "team"),
             ("SCONCE_INFERENCE_THREADS", "0"),
             ("SCONCE_CONTROL_PLANE", "http://plain:1"),

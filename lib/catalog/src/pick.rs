@@ -5,11 +5,13 @@
 //! walk the line of shares so evenly that any hundred requests in a row come
 //! within a few of the shares, and any 10,000 meet them exactly.
 
-use crate::{ServedSplit, Share, Version};
+use crate::{Lane, ServedSplit, Share, Version};
 
 /// What a request says about the version it wants.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
+    /// The lane it came by.
+    pub lane: Lane,
     /// A version in the path, in the gRPC field, or in `x-sconce-pin`.
     pub pin: Option<&'a Version>,
     /// The version that a mesh's route chose, in `x-sconce-route`.
@@ -31,6 +33,8 @@ pub enum Pick<'a> {
     Routed(&'a Version),
     /// The mesh's route named a version that has left, so the stable one answers.
     Stable(&'a Version),
+    /// It came by the shadow lane, where whatever it names was meant for the live request.
+    Shadow(&'a Version),
     /// The split decided.
     Split(&'a Version),
 }
@@ -48,6 +52,8 @@ pub enum PickError {
 
 /// Decides which version answers.
 ///
+/// Live and canary answer alike: what a mesh sends down which lane, its route header says.
+///
 /// # Errors
 /// Where the pinned version, or every version with a share, is not ready.
 pub fn pick<'a>(
@@ -55,6 +61,12 @@ pub fn pick<'a>(
     served: Option<&'a ServedSplit>,
     ready: impl Fn(&Version) -> bool,
 ) -> Result<Pick<'a>, PickError> {
+    // A mirrored request is a copy of the live one, with the route of the version that was
+    // chosen for that. Without a version bound to the lane the stable one answers.
+    if ask.lane == Lane::Shadow {
+        let served = served.ok_or(PickError::NothingReady)?;
+        return Ok(Pick::Shadow(served.split().stable()));
+    }
     if let Some(pin) = ask.pin {
         return if ready(pin) { Ok(Pick::Pinned(pin)) } else { Err(PickError::PinNotReady(pin.clone())) };
     }
@@ -75,9 +87,11 @@ impl<'a> Pick<'a> {
     /// The version that answers.
     pub fn version(self) -> &'a Version {
         match self {
-            Pick::Pinned(version) | Pick::Routed(version) | Pick::Stable(version) | Pick::Split(version) => {
-                version
-            }
+            Pick::Pinned(version)
+            | Pick::Routed(version)
+            | Pick::Stable(version)
+            | Pick::Shadow(version)
+            | Pick::Split(version) => version,
         }
     }
 }
@@ -114,7 +128,7 @@ mod tests {
         let by = version(by);
         tickets
             .filter(|n| {
-                let ask = Ask { pin: None, route: None, ticket: Ticket(*n) };
+                let ask = Ask { lane: Lane::Live, pin: None, route: None, ticket: Ticket(*n) };
                 pick(ask, Some(served), |_| true).expect("served").version() == &by
             })
             .count()
@@ -144,7 +158,7 @@ mod tests {
         let served = served(&[("1", 10_000)]);
         let (one, two, nine) = (version("1"), version("2"), version("9"));
         let ready = |v: &Version| *v == one || *v == two;
-        let ask = |pin| Ask { pin, route: None, ticket: Ticket(0) };
+        let ask = |pin| Ask { lane: Lane::Live, pin, route: None, ticket: Ticket(0) };
         assert_eq!(pick(ask(Some(&two)), Some(&served), ready), Ok(Pick::Pinned(&two)));
         assert_eq!(pick(ask(Some(&nine)), Some(&served), ready), Err(PickError::PinNotReady(nine.clone())));
         assert_eq!(pick(ask(None), None, ready), Err(PickError::NothingReady));
@@ -155,10 +169,24 @@ mod tests {
         let served = served(&[("1", 9_000), ("2", 1_000)]);
         let (one, two, nine) = (version("1"), version("2"), version("9"));
         let ready = |v: &Version| *v == one || *v == two;
-        let ask = |pin, route| Ask { pin, route: Some(route), ticket: Ticket(0) };
+        let ask = |pin, route| Ask { lane: Lane::Live, pin, route: Some(route), ticket: Ticket(0) };
         assert_eq!(pick(ask(None, &two), Some(&served), ready), Ok(Pick::Routed(&two)));
         assert_eq!(pick(ask(Some(&one), &two), Some(&served), ready), Ok(Pick::Pinned(&one)));
         assert_eq!(pick(ask(None, &nine), Some(&served), ready), Ok(Pick::Stable(&one)));
         assert_eq!(pick(ask(None, &nine), None, ready), Err(PickError::NothingReady));
+    }
+
+    #[test]
+    fn the_shadow_lane_ignores_what_was_meant_for_the_live_request() {
+        let served = served(&[("1", 9_000), ("2", 1_000)]);
+        let (one, two) = (version("1"), version("2"));
+        let ask = |lane, pin, route| Ask { lane, pin, route, ticket: Ticket(0) };
+        for (pin, route) in [(None, None), (None, Some(&two)), (Some(&two), None), (Some(&two), Some(&two))] {
+            let shadowed = pick(ask(Lane::Shadow, pin, route), Some(&served), |_| true);
+            assert_eq!(shadowed, Ok(Pick::Shadow(&one)), "{pin:?} {route:?}");
+            let (live, canary) = (ask(Lane::Live, pin, route), ask(Lane::Canary, pin, route));
+            assert_eq!(pick(live, Some(&served), |_| true), pick(canary, Some(&served), |_| true));
+        }
+        assert_eq!(pick(ask(Lane::Shadow, Some(&two), None), None, |_| true), Err(PickError::NothingReady));
     }
 }

@@ -37,6 +37,10 @@ pub(super) enum ServeError {
     GrpcVersion(http::Version),
     #[error("a client certificate is needed to call this server")]
     Unauthenticated,
+    #[error("{0} may not call this server; its SCONCE_CALLERS says who may")]
+    Denied(String),
+    #[error("this server has no certificate of its own, not yet or no longer")]
+    NoIdentity,
     #[error("the server is overloaded; try again shortly")]
     Overloaded,
     #[error("the server is stopping")]
@@ -82,6 +86,8 @@ impl ServeError {
                 ("grpc_version", StatusCode::HTTP_VERSION_NOT_SUPPORTED, Code::Unimplemented)
             }
             Self::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED, Code::Unauthenticated),
+            Self::Denied(_) => ("denied", StatusCode::FORBIDDEN, Code::PermissionDenied),
+            Self::NoIdentity => ("no_identity", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             Self::Model { .. } => ("model", StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),

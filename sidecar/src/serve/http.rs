@@ -14,14 +14,14 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
-use sconce_catalog::{InvalidRoute, Route};
+use sconce_catalog::{InvalidRoute, Lane, Route};
 use serde_json::json;
 
 use super::{
     Server,
     describe::{Description, EXTENSIONS},
     error::ServeError,
-    measure::{Measure, Protocol},
+    measure::{self, Measure, Protocol},
 };
 
 /// Bytes of a body's JSON part; there only where a binary part follows.
@@ -53,6 +53,7 @@ pub(super) const ROUTE: &str = "x-sconce-route";
 /// The model and the version that a request names, and what the mesh says of it.
 struct Target {
     model: String,
+    lane: Lane,
     version: Option<String>,
     route: Option<Route>,
 }
@@ -71,11 +72,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
             .await
             .map_err(|error| ServeError::Malformed(format!("the path cannot be read: {error}")))?;
+        let lane = measure::lane(&parts.extensions);
+        // Nobody asks for what these say there, so neither for what is wrong with them.
+        if lane == Lane::Shadow {
+            return Ok(Self { model, lane, version, route: None });
+        }
         let text = |name: &str| {
             let value = parts.headers.get(name).map(HeaderValue::to_str).transpose();
             value.map_err(|_| ServeError::Malformed(format!("the header {name} is not text")))
         };
-        Ok(Self { model, version: pinned(version, text(PIN)?)?, route: routed(text(ROUTE)?)? })
+        Ok(Self { model, lane, version: pinned(version, text(PIN)?)?, route: routed(text(ROUTE)?)? })
     }
 }
 
@@ -132,7 +138,7 @@ async fn infer(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ServeError> {
-    let mut measure = Measure::begin(Protocol::Http);
+    let mut measure = Measure::begin(Protocol::Http, target.lane);
     let result = answer(&server, target, &headers, body, &mut measure).await;
     measure.ended(&result);
     result
@@ -152,9 +158,8 @@ async fn answer(
         StatusCode::PAYLOAD_TOO_LARGE => ServeError::TooLarge { limit: server.0.config.max_body_bytes },
         _ => ServeError::Malformed(format!("the body cannot be read: {}", error.body_text())),
     })?;
-    let (mut infer, forms) = request::read(target.model, target.version, headers.get(JSON_LENGTH), body)
-        .map_err(ServeError::Malformed)?;
-    infer.route = target.route;
+    let (infer, forms) =
+        request::read(target, headers.get(JSON_LENGTH), body).map_err(ServeError::Malformed)?;
     let answer = server.infer(infer, measure).await?;
     reply::write(answer, &forms).map_err(ServeError::Malformed)
 }

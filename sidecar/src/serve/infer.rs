@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sconce_catalog::{Ask, ModelName, Pick, PickError, Route, Ticket, Version, pick};
+use sconce_catalog::{Ask, Lane, ModelName, Pick, PickError, Route, Ticket, Version, pick};
 use sconce_telemetry::names;
 
 use super::{Server, error::ServeError, inputs, measure::Measure};
@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct Infer {
     /// As the caller spells it: `name`, or `namespace/name`.
     pub model: String,
+    /// The lane it came by.
+    pub lane: Lane,
     /// The version that must answer.
     pub pin: Option<String>,
     /// What the mesh's route says, for this model or another.
@@ -55,7 +57,7 @@ impl Server {
         let (name, model) = self.model(&set, &infer.model)?;
         // A header that was meant for another model says nothing here.
         let route = infer.route.as_ref().filter(|route| self.name(route.model()).as_ref() == Some(&name));
-        let served = choose(model, &infer.model, infer.pin.as_deref(), route.map(Route::version))?;
+        let served = choose(model, &infer, route.map(Route::version))?;
         measure.picked(&name.to_string(), served.version.as_str());
 
         let refuse = |reason| ServeError::Input {
@@ -100,15 +102,17 @@ impl Server {
 /// The version that answers this request.
 fn choose<'a>(
     model: &'a ServedModel,
-    spelled: &str,
-    pin: Option<&str>,
+    infer: &Infer,
     route: Option<&Version>,
 ) -> Result<&'a ServedVersion, ServeError> {
-    let pin = pin.map(|pin| version(spelled, pin)).transpose()?;
+    let (spelled, lane) = (infer.model.as_str(), infer.lane);
+    let pin = infer.pin.as_deref().map(|pin| version(spelled, pin)).transpose();
+    // Where pins are ignored, so is one that no version can have.
+    let pin = if lane == Lane::Shadow { pin.unwrap_or_default() } else { pin? };
     // Such a request takes no ticket: the shares are of those that the split decides.
-    let decided = pin.is_some() || route.is_some();
+    let decided = pin.is_some() || route.is_some() || lane == Lane::Shadow;
     let ticket = if decided { Ticket(0) } else { model.tickets.next() };
-    let ask = Ask { pin: pin.as_ref(), route, ticket };
+    let ask = Ask { lane, pin: pin.as_ref(), route, ticket };
     match pick(ask, model.split.as_ref(), |version| model.ready.contains_key(version)) {
         Ok(picked) => {
             if matches!(picked, Pick::Stable(_)) {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod hostile;
+mod lanes;
 mod refusals;
 mod rpc;
 mod socket;

@@ -13,7 +13,7 @@ use super::{
         infer::{Infer, Inputs},
         raw,
     },
-    data,
+    Target, data,
 };
 use crate::engine::Tensor;
 
@@ -75,11 +75,12 @@ impl Forms {
 
 /// The request in this body. `json_length` is the header that says where its JSON part ends.
 pub(super) fn read(
-    model: String,
-    pin: Option<String>,
+    target: Target,
     json_length: Option<&HeaderValue>,
     body: Bytes,
 ) -> Result<(Infer, Forms), String> {
+    let Target { model, lane, version: pin, route } = target;
+    let read = |id, inputs, outputs| Infer { model, lane, pin, route, id, inputs, outputs };
     let json = match json_length {
         None => body.len(),
         Some(value) => value
@@ -95,17 +96,15 @@ pub(super) fn read(
             })?,
     };
     if json_length.is_some() && json == 0 {
-        let infer =
-            Infer { model, pin, route: None, id: None, inputs: Inputs::Whole(body), outputs: Vec::new() };
-        return Ok((infer, Forms { otherwise: true, named: BTreeMap::new() }));
+        let forms = Forms { otherwise: true, named: BTreeMap::new() };
+        return Ok((read(None, Inputs::Whole(body), Vec::new()), forms));
     }
     let wire: Wire<'_> = serde_json::from_slice(&body[..json])
         .map_err(|error| format!("the request is not the JSON of an inference request: {error}"))?;
     let inputs = tensors(wire.inputs, body.slice(json..))?;
     let forms = forms(&wire.parameters, &wire.outputs)?;
     let outputs = wire.outputs.into_iter().map(|output| output.name).collect();
-    let infer = Infer { model, pin, route: None, id: wire.id, inputs: Inputs::Named(inputs), outputs };
-    Ok((infer, forms))
+    Ok((read(wire.id, Inputs::Named(inputs), outputs), forms))
 }
 
 fn tensors(inputs: Vec<WireInput<'_>>, mut binary: Bytes) -> Result<Vec<(String, Tensor)>, String> {
