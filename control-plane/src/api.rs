@@ -11,10 +11,13 @@ mod wire;
 
 use axum::{
     Router,
+    body::Body,
+    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use http::{Request, StatusCode, header};
 use hyper::body::Incoming;
+use sconce_identity::Refusal;
 use sconce_lifecycle::Stopping;
 use sconce_proto::v1::{
     certificate_authority_server::CertificateAuthorityServer, registry_server::RegistryServer,
@@ -41,7 +44,7 @@ impl Api {
     fn issuing(&self) -> Result<&Issuing, ApiError> {
         self.issuing.as_ref().ok_or_else(|| {
             ApiError::Failed(
-                "this control plane issues no certificates: identities come from its mesh (SCONCE_SDS_SOCKET)"
+                "this control plane issues no certificates: identities come from its mesh (SCONCE_IDENTITY)"
                     .into(),
             )
         })
@@ -77,13 +80,31 @@ pub(crate) fn service(
         .reset_fallback()
         .merge(rest)
         .fallback(unknown)
-        .method_not_allowed_fallback(wrong_method);
-    router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(accepted));
+    router.map_request(|request: Request<Incoming>| request.map(Body::new))
 }
 
-async fn unknown(request: Request<axum::body::Body>) -> Response {
+/// Turns away what the door did not accept: where this process is nobody itself, a token must
+/// not count either.
+async fn accepted(request: Request<Body>, next: Next) -> Response {
+    if request.extensions().get::<Refusal>().is_none() {
+        return next.run(request).await;
+    }
+    let error = "this server has no certificate of its own, not yet or no longer";
+    if speaks_grpc(&request) {
+        return tonic::Status::unavailable(error).into_http();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, axum::Json(serde_json::json!({ "error": error }))).into_response()
+}
+
+fn speaks_grpc(request: &Request<Body>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
+    kind.is_some_and(|kind| kind.starts_with("application/grpc"))
+}
+
+async fn unknown(request: Request<Body>) -> Response {
+    if speaks_grpc(&request) {
         return tonic::Status::unimplemented(format!("{} is not served here", request.uri().path()))
             .into_http();
     }

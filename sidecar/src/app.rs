@@ -7,13 +7,13 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 use axum::Extension;
 use sconce_catalog::Lane;
 use sconce_identity::{ClientAuth, Doors, Identity, PeerPolicy, Publisher};
-use sconce_lifecycle::{Readiness, Render, Tasks};
+use sconce_lifecycle::{Guard, Readiness, Render, Tasks};
 use tokio::sync::watch;
 
 pub use self::ports::Addresses;
 use self::ports::Ports;
 use crate::{
-    config::{Config, IdentitySource},
+    config::{Config, Join},
     control::{
         issuer::JoinIssuer,
         link::Link,
@@ -114,7 +114,7 @@ pub async fn start(
         disk,
         origin: Arc::new(link),
         loader: loader.clone(),
-        ready: readiness.guard("models"),
+        ready: models_ready(&config, &readiness),
     };
     let stack =
         serve::stack(serve_config(&config, engine.platform()), live, pool.clone(), ready_probe(&readiness));
@@ -199,6 +199,11 @@ fn serve_config(config: &Config, platform: &'static str) -> serve::Config {
     }
 }
 
+/// Dropped when the first catalog's models are ready or rejected, waited for or not.
+fn models_ready(config: &Config, readiness: &Readiness) -> Guard {
+    if config.wait_for_models { readiness.guard("models") } else { readiness.notice("models") }
+}
+
 fn ready_probe(readiness: &Readiness) -> Arc<dyn Fn() -> bool + Send + Sync> {
     let readiness = readiness.clone();
     Arc::new(move || readiness.is_ready())
@@ -211,25 +216,28 @@ fn certificates(
     identity: Identity,
     tasks: &Tasks,
 ) -> Result<impl Future<Output = ()> + Send + use<>, StartError> {
-    let stopping = tasks.stopping();
-    let source: futures::future::BoxFuture<'static, ()> = match &config.identity {
-        IdentitySource::Files(folder) => Box::pin(sconce_identity::files::watch(folder.clone(), publisher)),
-        IdentitySource::Sds(socket) => Box::pin(sconce_identity::sds::watch(socket.clone(), publisher)),
-        IdentitySource::Join { token_file, trust_bundle, names } => {
-            let issuer = JoinIssuer::new(
-                &config.control_plane,
-                token_file,
-                trust_bundle,
-                control_plane(config),
-                identity,
-            )
-            .map_err(|error| StartError::Identity(error.to_string()))?;
-            let folder = config.data_dir.join("identity");
-            Box::pin(sconce_identity::issued::renew(folder, names.clone(), Arc::new(issuer), publisher))
+    let unusable = |error: &dyn std::fmt::Display| StartError::Identity(error.to_string());
+    let choice = config.identity.choose().map_err(|error| unusable(&error))?;
+    let join = match &config.join {
+        Some(Join { token_file, trust_bundle, names }) if choice.may_be_own() => {
+            let policy = control_plane(config);
+            let issuer = JoinIssuer::new(&config.control_plane, token_file, trust_bundle, policy, identity);
+            Some((Arc::new(issuer.map_err(|error| unusable(&error))?), names.clone()))
+        }
+        _ => None,
+    };
+    let (data, stopping) = (config.data_dir.clone(), tasks.stopping());
+    let follow = async move {
+        match (choice.settle().await, join) {
+            (Some(source), _) => source.watch(&data, publisher).await,
+            (None, Some((issuer, names))) => {
+                sconce_identity::issued::renew(data.join("identity"), names, issuer, publisher).await;
+            }
+            (None, None) => tracing::error!("there is no join token, and it was the only source"),
         }
     };
     Ok(async move {
-        stopping.run_until_cancelled(source).await;
+        stopping.run_until_cancelled(follow).await;
     })
 }
 
