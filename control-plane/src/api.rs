@@ -20,7 +20,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::Limited;
 use hyper::body::Incoming;
 use sconce_catalog::{Model, ModelName};
-use sconce_identity::{Principal, lingering};
+use sconce_identity::{Principal, Refusal, lingering};
 use sconce_lifecycle::Stopping;
 use sconce_proto::v1::{
     SidecarStatus, certificate_authority_server::CertificateAuthorityServer, registry_server::RegistryServer,
@@ -61,7 +61,7 @@ impl Api {
     fn issuing(&self) -> Result<&Issuing, ApiError> {
         self.issuing.as_ref().ok_or_else(|| {
             ApiError::Failed(
-                "this control plane issues no certificates: identities come from its mesh (SCONCE_SDS_SOCKET)"
+                "this control plane issues no certificates: identities come from its mesh (SCONCE_IDENTITY)"
                     .into(),
             )
         })
@@ -101,7 +101,8 @@ pub(crate) fn service(
         .merge(rest)
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(doorkeeper, keep_short));
+        .layer(middleware::from_fn_with_state(doorkeeper, keep_short))
+        .layer(middleware::from_fn(accepted));
     router.map_request(|request: Request<Incoming>| lingering(request).map(Body::new))
 }
 
@@ -115,9 +116,26 @@ async fn keep_short(State(api): State<Api>, request: Request<Body>, next: Next) 
     next.run(if known { request } else { request.map(short) }).await
 }
 
-async fn unknown(request: Request<Body>) -> Response {
+/// Turns away what the door did not accept: where this process is nobody itself, a token must
+/// not count either.
+async fn accepted(request: Request<Body>, next: Next) -> Response {
+    if request.extensions().get::<Refusal>().is_none() {
+        return next.run(request).await;
+    }
+    let error = "this server has no certificate of its own, not yet or no longer";
+    if speaks_grpc(&request) {
+        return tonic::Status::unavailable(error).into_http();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, axum::Json(serde_json::json!({ "error": error }))).into_response()
+}
+
+fn speaks_grpc(request: &Request<Body>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
+    kind.is_some_and(|kind| kind.starts_with("application/grpc"))
+}
+
+async fn unknown(request: Request<Body>) -> Response {
+    if speaks_grpc(&request) {
         return tonic::Status::unimplemented(format!("{} is not served here", request.uri().path()))
             .into_http();
     }

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use futures::future::BoxFuture;
-use sconce_identity::{ClientAuth, Doors, PeerPolicy, authority::AuthorityError};
+use sconce_identity::{ClientAuth, Doors, Identity, PeerPolicy, authority::AuthorityError, source::NoSource};
 use sconce_lifecycle::{Readiness, Render, Tasks};
 use tokio::net::TcpListener;
 
@@ -48,6 +48,9 @@ pub enum StartError {
     /// Publishing is off.
     #[error("SCONCE_PUBLISH is off; set it to what it was to withdraw what was published")]
     NothingPublished,
+    /// Nothing certifies this process.
+    #[error(transparent)]
+    Identity(#[from] NoSource),
     /// The store cannot be used.
     #[error("SCONCE_DATA_DIR: {0}")]
     Store(String),
@@ -68,8 +71,10 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     let (publisher, identity) = sconce_identity::identity();
     let store = Store::open(&config.data_dir).await.map_err(stored)?;
     let mut roles = config.roles;
-    let (issuing, certify): (_, BoxFuture<'static, ()>) = match config.sds_socket {
-        Some(socket) => (None, Box::pin(sconce_identity::sds::watch(socket, publisher))),
+    // Known before anything is answered, since it decides whether the CA issues at all.
+    let source = config.identity.choose()?.settle().await;
+    let (issuing, certify): (_, BoxFuture<'static, ()>) = match source {
+        Some(source) => (None, source.watch(&config.data_dir, publisher)),
         None => {
             let issuing = Issuing::open(&config.data_dir.join("ca"), &config.trust_domain)?;
             let renew = issuing.certify_self(config.names, publisher).map_err(stored)?;
@@ -90,18 +95,14 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     let service =
         api::service(Api { store, access, fleet, issuing, publications, stopping: tasks.stopping() });
     // A certificate is optional here: token holders have none, and those who join not yet.
-    let doors = Doors::tls(identity.server_config(ClientAuth::Optional, PeerPolicy::own_trust_domain()));
+    let tls = identity.server_config(ClientAuth::Optional, PeerPolicy::own_trust_domain());
+    let doors = Doors { identity: Some(identity.clone()), ..Doors::tls(tls) };
 
     let stopping = tasks.stopping();
     tasks.spawn("certificate", async move {
         stopping.run_until_cancelled(certify).await;
     });
-    let certified = readiness.guard("identity");
-    tasks.spawn_through_drain("identity", async move {
-        identity.ready().await;
-        drop(certified);
-        std::future::pending().await
-    });
+    tasks.spawn_through_drain("identity", certified(identity, readiness.clone()));
     tasks.spawn("publish", publishing);
     tasks.spawn("api", sconce_identity::serve(api_listener, doors, service, tasks.stopping()));
     tasks.spawn_through_drain(
@@ -125,6 +126,20 @@ pub async fn withdraw(config: Config) -> Result<(), StartError> {
 /// writing.
 fn lease_holder(hostname: &str) -> String {
     format!("{hostname}_{:08x}", rand::random::<u32>())
+}
+
+/// Holds readiness back while this process is nobody.
+fn certified(identity: Identity, readiness: Readiness) -> impl Future<Output = ()> + Send + use<> {
+    // From now on, not from when the task first runs.
+    let mut nobody = readiness.guard("identity");
+    async move {
+        loop {
+            identity.ready().await;
+            drop(nobody);
+            identity.withdrawn().await;
+            nobody = readiness.guard("identity");
+        }
+    }
 }
 
 async fn listen(variable: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
-use sconce_identity::SpiffeId;
+use sconce_identity::{
+    SpiffeId,
+    source::{Own, Sources},
+};
 
 use crate::{access::Role, publish::Settings};
 
@@ -17,9 +20,9 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// `SCONCE_DATA_DIR`: database, chunks, CA and the first operator's credentials.
     pub data_dir: PathBuf,
-    /// `SCONCE_SDS_SOCKET`: a secret discovery service, such as Istio's agent, that certifies this
-    /// process. Without it the built-in CA does, and certifies sidecars and operators as well.
-    pub sds_socket: Option<PathBuf>,
+    /// `SCONCE_IDENTITY` and what belongs to each source: what certifies this process. Where
+    /// nothing else does, the built-in CA, which then certifies sidecars and operators as well.
+    pub identity: Sources,
     /// `SCONCE_TRUST_DOMAIN`: of the built-in CA; default `sconce.local`.
     pub trust_domain: String,
     /// `SCONCE_NAMES`: DNS names and IP addresses of this server; default `localhost,127.0.0.1`.
@@ -86,6 +89,7 @@ impl Config {
         let roles = roles(&text("SCONCE_ROLES").unwrap_or_default());
         problems.extend(roles.as_ref().err().cloned());
         let publish = publish::read(&text, &mut problems);
+        let identity = Sources::read(&lookup, Own { name: "ca", missing: None }, &mut problems);
         let format = text("SCONCE_LOG_FORMAT").unwrap_or_else(|| "text".into());
         if format != "text" && format != "json" {
             problems.push(format!("SCONCE_LOG_FORMAT is {format:?}; expected text or json"));
@@ -97,7 +101,7 @@ impl Config {
             listen,
             admin_listen,
             data_dir: data_dir.unwrap_or_default(),
-            sds_socket: text("SCONCE_SDS_SOCKET").map(PathBuf::from),
+            identity,
             trust_domain,
             names: list(&text("SCONCE_NAMES").unwrap_or_else(|| "localhost,127.0.0.1".into())),
             roles: roles.unwrap_or_default(),
@@ -139,6 +143,7 @@ mod tests {
             ("SCONCE_PUBLISH_DRIFT", "fight"),
             ("SCONCE_PUBLISH_FLOOR", "101"),
             ("SCONCE_PUBLISH_GRACE_SECONDS", "soon"),
+            ("SCONCE_IDENTITY", "join"),
         ];
         let lookup =
             |name: &str| wrong.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());

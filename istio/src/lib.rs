@@ -7,5 +7,5 @@
 pub mod inject;
 pub mod names;
 pub mod render;
-pub mod yaml;
 pub mod workload;
+pub mod yaml;

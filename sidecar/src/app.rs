@@ -1,13 +1,19 @@
 //! Wires the sidecar together. Top to bottom, this is the data path of ARCHITECTURE.md.
 
-use std::{io, net::SocketAddr, sync::Arc};
+mod ports;
 
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use axum::Extension;
+use sconce_catalog::Lane;
 use sconce_identity::{ClientAuth, Doors, Identity, PeerPolicy, Publisher};
-use sconce_lifecycle::{Readiness, Render, Stopping, Tasks};
-use tokio::{net::TcpListener, sync::watch};
+use sconce_lifecycle::{Guard, Readiness, Render, Stopping, Tasks};
+use tokio::sync::watch;
 
+pub use self::ports::Addresses;
+use self::ports::Ports;
 use crate::{
-    config::{Config, IdentitySource},
+    config::{Config, Join},
     control::{
         issuer::JoinIssuer,
         link::Link,
@@ -25,10 +31,8 @@ use crate::{
 
 /// Where the sidecar listens, and what must be stopped after its tasks.
 pub struct Running {
-    /// Predictions.
-    pub inference: SocketAddr,
-    /// Probes and metrics.
-    pub admin: SocketAddr,
+    /// Its ports.
+    pub addresses: Addresses,
     /// What holds `/readyz` back.
     pub readiness: Readiness,
     pool: Pool,
@@ -45,6 +49,14 @@ pub enum StartError {
         variable: &'static str,
         /// The address.
         address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The Unix socket cannot be made.
+    #[error("SCONCE_UNIX_SOCKET {}: {source}", .path.display())]
+    Socket {
+        /// Its file.
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -76,10 +88,7 @@ pub async fn start(
     metrics: Render,
     tasks: &Tasks,
 ) -> Result<Running, StartError> {
-    // Bind first: a taken port should fail the pod before a model is fetched.
-    let inference = listen("SCONCE_LISTEN", config.listen).await?;
-    let admin = listen("SCONCE_ADMIN_LISTEN", config.admin_listen).await?;
-    let addresses = (local(&inference)?, local(&admin)?);
+    let Ports { lanes, local, admin, addresses } = Ports::bind(&config).await?;
 
     let readiness = Readiness::default();
     let disk = Disk::open(&config.data_dir)?;
@@ -95,7 +104,7 @@ pub async fn start(
     let reporter = Reporter {
         sidecar: config.name.clone(),
         labels: config.labels.clone(),
-        address: advertised(addresses.0),
+        address: advertised(addresses.live),
     };
     let follow = Watch { link: link.clone(), reporter, progress: progresses, catalog, disk: disk.clone() };
     let reconcile = Reconcile {
@@ -105,25 +114,28 @@ pub async fn start(
         disk,
         origin: Arc::new(link),
         loader: loader.clone(),
-        ready: Some(readiness.guard("models")),
+        ready: Some(models_ready(&config, &readiness)),
     };
     let serving = serve_config(&config, engine.platform(), tasks.leaving());
     let stack = serve::stack(serving, live, pool.clone(), ready_probe(&readiness, tasks.leaving()));
-    let doors = Doors {
-        plaintext_loopback: config.plaintext_loopback,
-        ..Doors::tls(identity.server_config(ClientAuth::Required, callers(&config)))
-    };
+    let doors = doors(&config, &identity);
 
     tasks.spawn("certificates", renew);
-    tasks.spawn_through_drain("identity", certified(identity, readiness.guard("identity")));
+    tasks.spawn_through_drain("identity", certified(identity.clone(), readiness.clone()));
     tasks.spawn("catalog", follow.run(tasks.stopping()));
     tasks.spawn("reconcile", reconcile.run(tasks.stopping()));
-    tasks.spawn("inference", sconce_identity::serve(inference, doors, stack, tasks.stopping()));
+    for (lane, listener) in lanes {
+        let stack = stack.clone().layer(Extension(lane));
+        tasks.spawn(task(lane), sconce_identity::serve(listener, doors.clone(), stack, tasks.stopping()));
+    }
+    if let Some(socket) = local {
+        tasks.spawn("socket", sconce_identity::serve_local(socket, identity, stack, tasks.stopping()));
+    }
     tasks.spawn_through_drain(
         "admin",
         sconce_lifecycle::admin(admin, readiness.clone(), metrics, tasks.leaving()),
     );
-    Ok(Running { inference: addresses.0, admin: addresses.1, readiness, pool, loader })
+    Ok(Running { addresses, readiness, pool, loader })
 }
 
 impl Running {
@@ -137,12 +149,13 @@ impl Running {
     }
 }
 
-async fn listen(variable: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { variable, address, source })
-}
-
-fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
-    Ok(listener.local_addr()?)
+/// The task that answers on a lane.
+fn task(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Live => "inference",
+        Lane::Canary => "inference-canary",
+        Lane::Shadow => "inference-shadow",
+    }
 }
 
 /// What others should call: an unspecified address is known to them by another name.
@@ -167,6 +180,16 @@ fn callers(config: &Config) -> PeerPolicy {
     }
 }
 
+/// Who gets in by which door; the callers who may are the same behind each.
+fn doors(config: &Config, identity: &Identity) -> Doors {
+    Doors {
+        identity: Some(identity.clone()),
+        plaintext_loopback: config.plaintext_loopback,
+        plaintext_mesh: config.plaintext_mesh.then(|| callers(config)),
+        ..Doors::tls(identity.server_config(ClientAuth::Required, callers(config)))
+    }
+}
+
 fn serve_config(config: &Config, platform: &'static str, leaving: Stopping) -> serve::Config {
     serve::Config {
         namespace: config.namespace.clone(),
@@ -175,6 +198,11 @@ fn serve_config(config: &Config, platform: &'static str, leaving: Stopping) -> s
         leaving,
         ..serve::Config::default()
     }
+}
+
+/// Dropped when the first catalog's models are ready or rejected, waited for or not.
+fn models_ready(config: &Config, readiness: &Readiness) -> Guard {
+    if config.wait_for_models { readiness.guard("models") } else { readiness.notice("models") }
 }
 
 fn ready_probe(readiness: &Readiness, leaving: Stopping) -> serve::Ready {
@@ -189,31 +217,41 @@ fn certificates(
     identity: Identity,
     tasks: &Tasks,
 ) -> Result<impl Future<Output = ()> + Send + use<>, StartError> {
-    let stopping = tasks.stopping();
-    let source: futures::future::BoxFuture<'static, ()> = match &config.identity {
-        IdentitySource::Files(folder) => Box::pin(sconce_identity::files::watch(folder.clone(), publisher)),
-        IdentitySource::Sds(socket) => Box::pin(sconce_identity::sds::watch(socket.clone(), publisher)),
-        IdentitySource::Join { token_file, trust_bundle, names } => {
-            let issuer = JoinIssuer::new(
-                &config.control_plane,
-                token_file,
-                trust_bundle,
-                control_plane(config),
-                identity,
-            )
-            .map_err(|error| StartError::Identity(error.to_string()))?;
-            let folder = config.data_dir.join("identity");
-            Box::pin(sconce_identity::issued::renew(folder, names.clone(), Arc::new(issuer), publisher))
+    let unusable = |error: &dyn std::fmt::Display| StartError::Identity(error.to_string());
+    let choice = config.identity.choose().map_err(|error| unusable(&error))?;
+    let join = match &config.join {
+        Some(Join { token_file, trust_bundle, names }) if choice.may_be_own() => {
+            let policy = control_plane(config);
+            let issuer = JoinIssuer::new(&config.control_plane, token_file, trust_bundle, policy, identity);
+            Some((Arc::new(issuer.map_err(|error| unusable(&error))?), names.clone()))
+        }
+        _ => None,
+    };
+    let (data, stopping) = (config.data_dir.clone(), tasks.stopping());
+    let follow = async move {
+        match (choice.settle().await, join) {
+            (Some(source), _) => source.watch(&data, publisher).await,
+            (None, Some((issuer, names))) => {
+                sconce_identity::issued::renew(data.join("identity"), names, issuer, publisher).await;
+            }
+            (None, None) => tracing::error!("there is no join token, and it was the only source"),
         }
     };
     Ok(async move {
-        stopping.run_until_cancelled(source).await;
+        stopping.run_until_cancelled(follow).await;
     })
 }
 
-/// Holds readiness back until this process is somebody.
-async fn certified(identity: Identity, guard: sconce_lifecycle::Guard) {
-    identity.ready().await;
-    drop(guard);
-    std::future::pending().await
+/// Holds readiness back while this process is nobody.
+fn certified(identity: Identity, readiness: Readiness) -> impl Future<Output = ()> + Send + use<> {
+    // From now on, not from when the task first runs.
+    let mut nobody = readiness.guard("identity");
+    async move {
+        loop {
+            identity.ready().await;
+            drop(nobody);
+            identity.withdrawn().await;
+            nobody = readiness.guard("identity");
+        }
+    }
 }

@@ -3,8 +3,11 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use http::Uri;
-use sconce_catalog::Labels;
-use sconce_identity::{IdPattern, SpiffeId};
+use sconce_catalog::{Labels, Lane};
+use sconce_identity::{
+    IdPattern, SpiffeId,
+    source::{Own, Sources},
+};
 
 /// What the environment says, checked.
 #[derive(Clone, Debug)]
@@ -13,6 +16,13 @@ pub struct Config {
     pub name: String,
     /// `SCONCE_LISTEN`: where predictions are answered; default `0.0.0.0:8443`.
     pub listen: SocketAddr,
+    /// `SCONCE_CANARY_LISTEN`: the same for the canary lane; default: nowhere.
+    pub canary_listen: Option<SocketAddr>,
+    /// `SCONCE_SHADOW_LISTEN`: where mirrored requests are answered, whatever version they name;
+    /// default: nowhere.
+    pub shadow_listen: Option<SocketAddr>,
+    /// `SCONCE_UNIX_SOCKET`: where processes of the same pod are answered in plaintext; default: nowhere.
+    pub unix_socket: Option<PathBuf>,
     /// `SCONCE_ADMIN_LISTEN`: `/livez`, `/readyz`, `/metrics`; default `127.0.0.1:9443`.
     pub admin_listen: SocketAddr,
     /// `SCONCE_CONTROL_PLANE`: `https://host:port`.
@@ -20,8 +30,11 @@ pub struct Config {
     /// `SCONCE_CONTROL_PLANE_ID`: path of the control plane's SPIFFE id in the own trust domain;
     /// default `/sconce/control-plane`, which the control plane's own CA gives it.
     pub control_plane_id: String,
-    /// Where this process's certificate comes from.
-    pub identity: IdentitySource,
+    /// `SCONCE_IDENTITY` and what belongs to each source: where this process's certificate comes
+    /// from.
+    pub identity: Sources,
+    /// The last of these sources.
+    pub join: Option<Join>,
     /// `SCONCE_DATA_DIR`: keeps the catalog, artifacts and the certificate.
     pub data_dir: PathBuf,
     /// `SCONCE_LABELS`: `team=pay,tier=edge`; what models select by.
@@ -30,6 +43,9 @@ pub struct Config {
     pub namespace: String,
     /// `SCONCE_PLAINTEXT_LOOPBACK`: `true` answers plaintext from this machine's loopback.
     pub plaintext_loopback: bool,
+    /// `SCONCE_PLAINTEXT_MESH`: `true` answers plaintext from the pod's Envoy, for whom that names as
+    /// the caller.
+    pub plaintext_mesh: bool,
     /// `SCONCE_CALLERS`: SPIFFE ids, or prefixes ending in `/*`, that may call; default: every id
     /// of the own trust domain.
     pub callers: Vec<IdPattern>,
@@ -37,6 +53,8 @@ pub struct Config {
     pub inference_threads: usize,
     /// `SCONCE_MAX_BODY_BYTES`: the largest request; default 64 MiB.
     pub max_body_bytes: usize,
+    /// `SCONCE_WAIT_FOR_MODELS`: `false` makes `/readyz` need an identity alone; default `true`.
+    pub wait_for_models: bool,
     /// `SCONCE_LINGER_SECONDS`: how long requests are still taken at the end, not ready any more,
     /// while those who send them learn of it; default 3.
     pub linger: std::time::Duration,
@@ -48,22 +66,15 @@ pub struct Config {
     pub log_json: bool,
 }
 
-/// Where a certificate comes from.
+/// How to get a certificate from the control plane's own CA.
 #[derive(Clone, Debug)]
-pub enum IdentitySource {
-    /// `SCONCE_IDENTITY_DIR`: a folder with `cert.pem`, `key.pem` and `ca.pem`, reloaded when it changes.
-    Files(PathBuf),
-    /// `SCONCE_SDS_SOCKET`: a secret discovery service, such as Istio's agent.
-    Sds(PathBuf),
-    /// `SCONCE_JOIN_TOKEN_FILE` and `SCONCE_TRUST_BUNDLE`: the control plane's own CA.
-    Join {
-        /// Holds the token; needed only until the first certificate is on disk.
-        token_file: PathBuf,
-        /// PEM roots to recognise the control plane by.
-        trust_bundle: PathBuf,
-        /// `SCONCE_NAMES`: DNS names and IP addresses wanted in the certificate.
-        names: Vec<String>,
-    },
+pub struct Join {
+    /// `SCONCE_JOIN_TOKEN_FILE`: needed only until the first certificate is on disk.
+    pub token_file: PathBuf,
+    /// `SCONCE_TRUST_BUNDLE`: PEM roots to recognise the control plane by.
+    pub trust_bundle: PathBuf,
+    /// `SCONCE_NAMES`: DNS names and IP addresses wanted in the certificate.
+    pub names: Vec<String>,
 }
 
 /// Every variable that is wrong, each with what is expected.
@@ -96,9 +107,13 @@ impl Config {
         let host = || {
             std::fs::read_to_string("/proc/sys/kernel/hostname").map_or("sidecar".into(), |h| h.trim().into())
         };
+        let join = read.join();
         let config = Self {
             name: read.text("SCONCE_NAME").unwrap_or_else(host),
             listen: read.or("SCONCE_LISTEN", ([0, 0, 0, 0], 8443).into(), "an address such as 0.0.0.0:8443"),
+            canary_listen: read.lane("SCONCE_CANARY_LISTEN", Lane::Canary),
+            shadow_listen: read.lane("SCONCE_SHADOW_LISTEN", Lane::Shadow),
+            unix_socket: read.text("SCONCE_UNIX_SOCKET").map(PathBuf::from),
             admin_listen: read.or(
                 "SCONCE_ADMIN_LISTEN",
                 ([127, 0, 0, 1], 9443).into(),
@@ -106,11 +121,13 @@ impl Config {
             ),
             control_plane: read.control_plane(),
             control_plane_id: read.control_plane_id(),
-            identity: read.identity(),
+            identity: read.identity(join.as_ref()),
+            join,
             data_dir: read.required("SCONCE_DATA_DIR", "a folder that this process may write"),
             labels: read.or("SCONCE_LABELS", Labels::default(), "labels such as team=pay,tier=edge"),
             namespace: read.text("SCONCE_NAMESPACE").unwrap_or_else(|| "default".into()),
             plaintext_loopback: read.or("SCONCE_PLAINTEXT_LOOPBACK", false, "true or false"),
+            plaintext_mesh: read.or("SCONCE_PLAINTEXT_MESH", false, "true or false"),
             callers: read.list(
                 "SCONCE_CALLERS",
                 "SPIFFE ids such as spiffe://sconce.local/ns/default/*, separated by commas",
@@ -121,6 +138,7 @@ impl Config {
             max_body_bytes: read
                 .or("SCONCE_MAX_BODY_BYTES", Positive(64 << 20), "a number of bytes, at least 1")
                 .0,
+            wait_for_models: read.or("SCONCE_WAIT_FOR_MODELS", true, "true or false"),
             linger: std::time::Duration::from_secs(read.or(
                 "SCONCE_LINGER_SECONDS",
                 3,
@@ -159,6 +177,13 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
         })
     }
 
+    /// Where a lane listens that need not be there.
+    fn lane(&mut self, name: &str, lane: Lane) -> Option<SocketAddr> {
+        self.text(name)?;
+        let usual = SocketAddr::from(([0, 0, 0, 0], lane.container_port()));
+        Some(self.or(name, usual, &format!("an address such as {usual}")))
+    }
+
     fn list<T: FromStr>(&mut self, name: &str, expected: &str) -> Vec<T> {
         let text = self.text(name).unwrap_or_default();
         let parts: Result<Vec<T>, _> =
@@ -192,30 +217,19 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
         path
     }
 
-    fn identity(&mut self) -> IdentitySource {
-        let files = self.text("SCONCE_IDENTITY_DIR").map(PathBuf::from);
-        let sds = self.text("SCONCE_SDS_SOCKET").map(PathBuf::from);
-        let token = self.text("SCONCE_JOIN_TOKEN_FILE").map(PathBuf::from);
-        match (files, sds, token) {
-            (Some(folder), None, None) => IdentitySource::Files(folder),
-            (None, Some(socket), None) => IdentitySource::Sds(socket),
-            (None, None, Some(token_file)) => IdentitySource::Join {
-                token_file,
-                trust_bundle: self.required(
-                    "SCONCE_TRUST_BUNDLE",
-                    "a file with the control plane's CA certificates in PEM",
-                ),
-                names: self.list("SCONCE_NAMES", "DNS names and IP addresses, separated by commas"),
-            },
-            (files, sds, token) => {
-                let none = files.is_none() && sds.is_none() && token.is_none();
-                self.problems.push(format!(
-                    "of SCONCE_IDENTITY_DIR, SCONCE_SDS_SOCKET and SCONCE_JOIN_TOKEN_FILE {}; expected exactly one of them",
-                    if none { "none is set" } else { "several are set" }
-                ));
-                IdentitySource::Files(PathBuf::new())
-            }
-        }
+    fn join(&mut self) -> Option<Join> {
+        let token_file = self.text("SCONCE_JOIN_TOKEN_FILE")?.into();
+        let expected = "a file with the control plane's CA certificates in PEM";
+        Some(Join {
+            token_file,
+            trust_bundle: self.required("SCONCE_TRUST_BUNDLE", expected),
+            names: self.list("SCONCE_NAMES", "DNS names and IP addresses, separated by commas"),
+        })
+    }
+
+    fn identity(&mut self, join: Option<&Join>) -> Sources {
+        let missing = join.is_none().then_some("SCONCE_JOIN_TOKEN_FILE is not set");
+        Sources::read(&self.lookup, Own { name: "join", missing }, &mut self.problems)
     }
 }
 
@@ -260,7 +274,8 @@ mod tests {
     #[test]
     fn the_defaults_are_closed() {
         let config = read(&GOOD).expect("valid");
-        assert!(!config.plaintext_loopback);
+        assert!(!config.plaintext_loopback && !config.plaintext_mesh);
+        assert_eq!((config.canary_listen, config.shadow_listen, config.unix_socket), (None, None, None));
         assert!(config.callers.is_empty());
         assert_eq!(config.namespace, "default");
     }
@@ -269,15 +284,20 @@ mod tests {
     fn every_wrong_variable_is_named_at_once() {
         let wrong = [
             ("SCONCE_LISTEN", "8443"),
+            ("SCONCE_CANARY_LISTEN", "8444"),
+            ("SCONCE_PLAINTEXT_MESH", "yes"),
+            ("SCONCE_WAIT_FOR_MODELS", "0"),
             ("SCONCE_LABELS", "team"),
             ("SCONCE_INFERENCE_THREADS", "0"),
             ("SCONCE_CONTROL_PLANE", "http://plain:1"),
+            ("SCONCE_IDENTITY", "spire"),
         ];
-        let message = read(&wrong).expect_err("not valid").to_string();
+        let joining = [("SCONCE_JOIN_TOKEN_FILE", "/token")];
+        let message = read(&[&wrong[..], &joining].concat()).expect_err("not valid").to_string();
         for (name, _) in wrong {
             assert!(message.contains(name), "{name} in {message}");
         }
-        for name in ["SCONCE_DATA_DIR", "SCONCE_JOIN_TOKEN_FILE"] {
+        for name in ["SCONCE_DATA_DIR", "SCONCE_TRUST_BUNDLE"] {
             assert!(message.contains(name), "{name} in {message}");
         }
     }

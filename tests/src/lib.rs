@@ -4,6 +4,7 @@
 
 pub mod archives;
 mod client;
+pub mod plaintext;
 mod plane;
 
 use std::{future::Future, path::PathBuf, time::Duration};

@@ -182,7 +182,7 @@ impl Plane {
         let running =
             sidecar::start(config, Arc::new(TorchEngine::new()), Arc::new(String::new), &tasks).await;
         let running = running.expect("it starts");
-        let address = format!("https://localhost:{}", running.inference.port());
+        let address = format!("https://localhost:{}", running.addresses.live.port());
         let sidecar = Sidecar { address, name: name.to_owned(), tasks, running };
         eventually("the sidecar has an identity and its models", || async {
             sidecar.running.readiness.is_ready()
@@ -297,6 +297,11 @@ impl Sidecar {
     pub async fn stop(self) {
         assert!(self.tasks.stop(GRACE).await, "the sidecar stops in time");
         tokio::task::spawn_blocking(move || self.running.join()).await.expect("its threads end");
+    }
+
+    /// Where its lanes and its probes are.
+    pub fn addresses(&self) -> sidecar::Addresses {
+        self.running.addresses
     }
 
     /// The path of the digits model's predictions.

@@ -19,6 +19,15 @@ impl Lane {
     /// All of them.
     pub const ALL: [Lane; 3] = [Lane::Live, Lane::Canary, Lane::Shadow];
 
+    /// Its name, such as `canary`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Lane::Live => "live",
+            Lane::Canary => "canary",
+            Lane::Shadow => "shadow",
+        }
+    }
+
     /// The port that callers see, on the model's Service.
     pub fn service_port(self) -> u16 {
         match self {
@@ -40,10 +49,6 @@ impl Lane {
 
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Lane::Live => "live",
-            Lane::Canary => "canary",
-            Lane::Shadow => "shadow",
-        })
+        f.write_str(self.as_str())
     }
 }

@@ -5,11 +5,13 @@
 //! walk the line of shares so evenly that any hundred requests in a row come
 //! within a few of the shares, and any 10,000 meet them exactly.
 
-use crate::{Generation, Route, ServedSplit, Share, Version};
+use crate::{Generation, Lane, Route, ServedSplit, Share, Version};
 
 /// What a request says about the version it wants.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
+    /// The lane it came by.
+    pub lane: Lane,
     /// A version in the path, in the gRPC field, or in `x-sconce-pin`.
     pub pin: Option<&'a Version>,
     /// What a mesh's route chose, in `x-sconce-route`.
@@ -34,6 +36,8 @@ pub enum Pick<'a> {
     /// The mesh's route named a version that has left or that has no share any more, so the
     /// stable one answers.
     Stable(&'a Version),
+    /// It came by the shadow lane, where whatever it names was meant for the live request.
+    Shadow(&'a Version),
     /// The split decided.
     Split(&'a Version),
 }
@@ -51,6 +55,8 @@ pub enum PickError {
 
 /// Decides which version answers.
 ///
+/// Live and canary answer alike: what a mesh sends down which lane, its route header says.
+///
 /// # Errors
 /// Where the pinned version, or every version with a share, is not ready.
 pub fn pick<'a>(
@@ -58,6 +64,12 @@ pub fn pick<'a>(
     served: Option<&'a ServedSplit>,
     ready: impl Fn(&Version) -> bool,
 ) -> Result<Pick<'a>, PickError> {
+    // A mirrored request is a copy of the live one, with the route of the version that was
+    // chosen for that. Without a version bound to the lane the stable one answers.
+    if ask.lane == Lane::Shadow {
+        let served = served.ok_or(PickError::NothingReady)?;
+        return Ok(Pick::Shadow(served.split().stable()));
+    }
     if let Some(pin) = ask.pin {
         return if ready(pin) { Ok(Pick::Pinned(pin)) } else { Err(PickError::PinNotReady(pin.clone())) };
     }
@@ -81,9 +93,11 @@ impl<'a> Pick<'a> {
     /// The version that answers.
     pub fn version(self) -> &'a Version {
         match self {
-            Pick::Pinned(version) | Pick::Routed(version) | Pick::Stable(version) | Pick::Split(version) => {
-                version
-            }
+            Pick::Pinned(version)
+            | Pick::Routed(version)
+            | Pick::Stable(version)
+            | Pick::Shadow(version)
+            | Pick::Split(version) => version,
         }
     }
 }
@@ -107,6 +121,9 @@ mod tests {
     use super::*;
     use crate::Split;
 
+    const ASK: Ask<'static> =
+        Ask { lane: Lane::Live, pin: None, route: None, generation: Generation(5), ticket: Ticket(0) };
+
     fn version(text: &str) -> Version {
         text.parse().expect("valid version")
     }
@@ -120,7 +137,7 @@ mod tests {
         let by = version(by);
         tickets
             .filter(|n| {
-                let ask = Ask { pin: None, route: None, generation: Generation(1), ticket: Ticket(*n) };
+                let ask = Ask { ticket: Ticket(*n), ..ASK };
                 pick(ask, Some(served), |_| true).expect("served").version() == &by
             })
             .count()
@@ -150,7 +167,7 @@ mod tests {
         let served = served(&[("1", 10_000)]);
         let (one, two, nine) = (version("1"), version("2"), version("9"));
         let ready = |v: &Version| *v == one || *v == two;
-        let ask = |pin| Ask { pin, route: None, generation: Generation(1), ticket: Ticket(0) };
+        let ask = |pin| Ask { pin, ..ASK };
         assert_eq!(pick(ask(Some(&two)), Some(&served), ready), Ok(Pick::Pinned(&two)));
         assert_eq!(pick(ask(Some(&nine)), Some(&served), ready), Err(PickError::PinNotReady(nine.clone())));
         assert_eq!(pick(ask(None), None, ready), Err(PickError::NothingReady));
@@ -162,7 +179,7 @@ mod tests {
         let (one, two) = (version("1"), version("2"));
         let (to_two, to_nine) = (route("2", 5), route("9", 5));
         let ready = |v: &Version| *v == one || *v == two;
-        let ask = |pin, route| Ask { pin, route: Some(route), generation: Generation(5), ticket: Ticket(0) };
+        let ask = |pin, route| Ask { pin, route: Some(route), ..ASK };
         assert_eq!(pick(ask(None, &to_two), Some(&served), ready), Ok(Pick::Routed(&two)));
         assert_eq!(pick(ask(Some(&one), &to_two), Some(&served), ready), Ok(Pick::Pinned(&one)));
         assert_eq!(pick(ask(None, &to_nine), Some(&served), ready), Ok(Pick::Stable(&one)));
@@ -175,7 +192,7 @@ mod tests {
         let aborted = served(&[("1", 10_000)]);
         let picked = |generation| {
             let route = route("2", generation);
-            let ask = Ask { pin: None, route: Some(&route), generation: Generation(5), ticket: Ticket(0) };
+            let ask = Ask { route: Some(&route), ..ASK };
             pick(ask, Some(&aborted), |_| true).map(|picked| picked.version().clone())
         };
         assert_eq!(picked(4), Ok(one.clone()));
@@ -183,11 +200,28 @@ mod tests {
         assert_eq!(picked(6), Ok(two.clone()));
         let both = served(&[("1", 5_000), ("2", 5_000)]);
         let old = route("2", 4);
-        let ask = Ask { pin: None, route: Some(&old), generation: Generation(5), ticket: Ticket(0) };
+        let ask = Ask { route: Some(&old), ..ASK };
         assert_eq!(pick(ask, Some(&both), |_| true), Ok(Pick::Routed(&two)));
     }
 
     fn route(version: &str, generation: u64) -> Route {
         format!("default/fraud/{version}@{generation}").parse().expect("a route")
+    }
+
+    #[test]
+    fn the_shadow_lane_ignores_what_was_meant_for_the_live_request() {
+        let served = served(&[("1", 9_000), ("2", 1_000)]);
+        let (one, two) = (version("1"), version("2"));
+        let to_two = route("2", 5);
+        let ask = |lane, pin, route| Ask { lane, pin, route, ..ASK };
+        for (pin, route) in
+            [(None, None), (None, Some(&to_two)), (Some(&two), None), (Some(&two), Some(&to_two))]
+        {
+            let shadowed = pick(ask(Lane::Shadow, pin, route), Some(&served), |_| true);
+            assert_eq!(shadowed, Ok(Pick::Shadow(&one)), "{pin:?} {route:?}");
+            let (live, canary) = (ask(Lane::Live, pin, route), ask(Lane::Canary, pin, route));
+            assert_eq!(pick(live, Some(&served), |_| true), pick(canary, Some(&served), |_| true));
+        }
+        assert_eq!(pick(ask(Lane::Shadow, Some(&two), None), None, |_| true), Err(PickError::NothingReady));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::{CertificateError, Error};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::{Identity, Material, PeerPolicy, Reason, Refusal, refusal::note, roots::Roots, svid::Svid};
+use crate::{Identity, Material, PeerPolicy, Refusal, refusal::note, roots::Roots, svid::Svid};
 
 /// Where the roots come from, and which ids pass.
 #[derive(Debug)]
@@ -70,10 +70,7 @@ impl Admission {
             Err(rule) => Refusal::not_svid(leaf, &rule),
             Ok(svid) => match self.policy.check(&svid.id, own) {
                 Ok(()) => return Ok(()),
-                Err(reason) => {
-                    let detail = format!("{} is not accepted here; accepted: {}", svid.id, self.policy);
-                    Refusal::of_certificate(reason, leaf, detail)
-                }
+                Err(reason) => Refusal::of_id(reason, &svid.id, &self.policy),
             },
         };
         note(refusal);
@@ -82,12 +79,12 @@ impl Admission {
     }
 }
 
-/// Notes that this process has no certificate yet.
+/// Notes that this process has no certificate.
 pub(crate) fn note_no_identity() {
-    note(Refusal::new(Reason::NoIdentity, "this process has not received its own certificate yet"));
+    note(Refusal::no_identity());
 }
 
 fn no_identity() -> Error {
     note_no_identity();
-    Error::General("this process has not received its own certificate yet".to_owned())
+    Error::General("this process has no certificate of its own".to_owned())
 }

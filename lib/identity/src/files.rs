@@ -38,7 +38,16 @@ pub enum FilesError {
 /// file watches miss.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Reads `cert.pem` (leaf first), `key.pem` and `ca.pem` from a folder.
+/// What certificate (leaf first), key and roots are called: by us, by Istio's agent where it
+/// is told `OUTPUT_CERTS`, and by cert-manager. The first whose certificate is there.
+const NAMES: [[&str; 3]; 3] = [
+    ["cert.pem", "key.pem", "ca.pem"],
+    ["cert-chain.pem", "key.pem", "root-cert.pem"],
+    ["tls.crt", "tls.key", "ca.crt"],
+];
+
+/// Reads `cert.pem` (leaf first), `key.pem` and `ca.pem` from a folder, or what Istio's agent
+/// or cert-manager calls them.
 ///
 /// # Errors
 /// Where a file is missing or the three are not a valid set.
@@ -114,7 +123,9 @@ fn contents(folder: &Path) -> Result<FileSet, FilesError> {
         let path = folder.join(name);
         fs::read(&path).map_err(|source| FilesError::Read { path: path.display().to_string(), source })
     };
-    Ok([read("cert.pem")?, read("key.pem")?, read("ca.pem")?])
+    let there = |names: &&[&str; 3]| folder.join(names[0]).exists();
+    let [certificate, key, roots] = NAMES.iter().find(there).unwrap_or(&NAMES[0]);
+    Ok([read(certificate)?, read(key)?, read(roots)?])
 }
 
 fn material(folder: &Path, chain: &[u8], key: &[u8], roots: &[u8]) -> Result<Material, FilesError> {
@@ -157,6 +168,30 @@ mod tests {
         put(folder.path(), &second);
         assert_eq!(*patiently(identity.changed()).await.id(), id("/second"));
         watch.abort();
+    }
+
+    #[tokio::test]
+    async fn what_istios_agent_and_cert_manager_write_is_read_too() {
+        let ca = authority();
+        for names in &NAMES[1..] {
+            let folder = tempfile::tempdir().unwrap();
+            let (first, second) = (pem_set(&ca, &id("/first")), pem_set(&ca, &id("/second")));
+            let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+            for (name, text) in names.iter().zip(&first) {
+                write(name, text);
+            }
+            let log = crate::testing::Log::capture();
+            let (mut identity, watch) = watched(folder.path());
+            assert_eq!(*patiently(identity.changed()).await.id(), id("/first"));
+
+            // The agent replaces each file by itself; the set is taken when it fits together.
+            write(names[1], &second[1]);
+            log.line(&["does not belong to the first", &folder.path().display().to_string()]).await;
+            assert_eq!(*identity.current().unwrap().id(), id("/first"));
+            write(names[0], &second[0]);
+            assert_eq!(*patiently(identity.changed()).await.id(), id("/second"));
+            watch.abort();
+        }
     }
 
     #[tokio::test]

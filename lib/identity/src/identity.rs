@@ -33,24 +33,46 @@ impl Publisher {
         self.0.send_replace(Some(Arc::new(material)));
     }
 
-    /// What was published last.
+    /// Leaves this process without an identity, until the next certificate is published:
+    /// handshakes fail, and no request is answered.
+    pub fn withdraw(&self, why: &str) {
+        if self.0.send_replace(None).is_some() {
+            tracing::error!(reason = why, "identity withdrawn, answering nobody");
+        }
+    }
+
+    /// What was published last, if it was not withdrawn.
     pub fn current(&self) -> Option<Arc<Material>> {
         self.0.borrow().clone()
     }
 }
 
 impl Identity {
-    /// The current certificate; none before the first.
+    /// The current certificate; none before the first and after a withdrawal.
     pub fn current(&self) -> Option<Arc<Material>> {
         self.0.borrow().clone()
     }
 
-    /// Waits for the first certificate; for ever if its source is gone.
+    /// Whether there is a certificate.
+    pub fn is_certified(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
+    /// Waits until there is a certificate; for ever if its source is gone.
     pub async fn ready(&self) -> Arc<Material> {
+        self.becomes(|current| current.clone()).await
+    }
+
+    /// Waits until there is none; for ever if its source is gone.
+    pub async fn withdrawn(&self) {
+        self.becomes(|current| current.is_none().then_some(())).await;
+    }
+
+    async fn becomes<T>(&self, wanted: impl Fn(&Option<Arc<Material>>) -> Option<T>) -> T {
         let mut changes = self.0.clone();
         loop {
-            if let Some(material) = changes.borrow_and_update().clone() {
-                return material;
+            if let Some(it) = wanted(&changes.borrow_and_update()) {
+                return it;
             }
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;

@@ -23,6 +23,12 @@ use crate::{
 pub trait Issuer: Send + Sync + 'static {
     /// A certificate for the key of this PKCS #10 request.
     fn issue(&self, csr_pem: String) -> BoxFuture<'_, Result<Issued, IssueError>>;
+
+    /// Waits until there is a reason to ask anew before half of a certificate's life is over,
+    /// such as other roots than when it was asked last.
+    fn outdated(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// What an issuer gives.
@@ -59,7 +65,10 @@ pub async fn renew(folder: PathBuf, names: Vec<String>, issuer: Arc<dyn Issuer>,
     }
     let mut retry = FIRST_RETRY;
     loop {
-        sleep_until(renew_at).await;
+        tokio::select! {
+            () = sleep_until(renew_at) => {}
+            () = issuer.outdated() => {}
+        }
         match once(&folder, &names, issuer.as_ref()).await {
             Ok(material) => {
                 // An issuer that hands out half-spent certificates must not be asked in a loop.

@@ -11,7 +11,7 @@ use std::{
 
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer,
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer,
     pem::{self, PemObject},
 };
 
@@ -80,14 +80,34 @@ impl Material {
         let chain = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<Vec<_>, _>>()
             .map_err(InvalidMaterial::ChainNotPem)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(InvalidMaterial::BadKey);
+        Self::of(chain, key, || Roots::from_pem(roots))
+    }
+
+    /// As [`Material::from_pem`], from DER: the chain leaf first, a PKCS #8 key, the roots.
+    ///
+    /// # Errors
+    /// As [`Material::from_pem`].
+    pub fn from_der(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivatePkcs8KeyDer<'static>,
+        roots: impl IntoIterator<Item = CertificateDer<'static>>,
+    ) -> Result<Self, InvalidMaterial> {
+        Self::of(chain, Ok(key.into()), || Roots::from_der(roots.into_iter().map(Ok)))
+    }
+
+    fn of(
+        chain: Vec<CertificateDer<'static>>,
+        key: Result<PrivateKeyDer<'static>, InvalidMaterial>,
+        roots: impl FnOnce() -> Result<Roots, InvalidRoots>,
+    ) -> Result<Self, InvalidMaterial> {
         let leaf = chain.first().ok_or(InvalidMaterial::NoCertificate)?;
         let svid = Svid::from_der(leaf)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(InvalidMaterial::BadKey)?;
-        let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|e| match e {
+        let certified = CertifiedKey::from_der(chain, key?, &provider()).map_err(|e| match e {
             rustls::Error::InconsistentKeys(_) => InvalidMaterial::KeyMismatch,
             other => InvalidMaterial::UnusableKey(other),
         })?;
-        let roots = Roots::from_pem(roots)?;
+        let roots = roots()?;
         let now = SystemTime::now();
         if let Ok(ago) = now.duration_since(svid.not_after) {
             return Err(InvalidMaterial::Expired { id: svid.id, ago });

@@ -1,15 +1,15 @@
-//! Why a connection was not accepted, in words for the log and for the caller.
+//! Why a connection or a request was not accepted, in words for the log and for the caller.
 //!
 //! The TLS library asks our verifiers without saying who is at the other end, and its
 //! error keeps neither the id nor the reason. So a verifier notes its refusal in a
 //! task-local slot, and whoever runs the handshake reads it there ([`observe`]) and adds
 //! the address.
 
-use std::{cell::RefCell, fmt, future::Future, net::SocketAddr};
+use std::{cell::RefCell, fmt, future::Future};
 
 use rustls::{CertificateError, Error, InvalidMessage};
 
-use crate::{BrokenRule, svid::claimed_id};
+use crate::{BrokenRule, PeerAddr, PeerPolicy, SpiffeId, svid::claimed_id};
 
 /// Why a peer was refused; its text is the `reason` field of the log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +23,8 @@ pub enum Reason {
     WrongId,
     ForeignTrustDomain,
     Plaintext,
+    NotForwarded,
+    BadlyForwarded,
     NoIdentity,
     TooSlow,
     RefusedByPeer,
@@ -30,6 +32,9 @@ pub enum Reason {
 }
 
 /// A refusal: the reason, the id the peer claimed (proven or not), and the details.
+///
+/// A request carries one as an extension where its caller is not accepted, in place of a
+/// [`Principal`](crate::Principal).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     reason: Reason,
@@ -49,7 +54,9 @@ impl Reason {
             Self::WrongId => "wrong SPIFFE id",
             Self::ForeignTrustDomain => "foreign trust domain",
             Self::Plaintext => "plaintext to the TLS port",
-            Self::NoIdentity => "no identity yet",
+            Self::NotForwarded => "no caller named by the mesh",
+            Self::BadlyForwarded => "unusable x-forwarded-client-cert",
+            Self::NoIdentity => "no identity",
             Self::TooSlow => "handshake too slow",
             Self::RefusedByPeer => "refused by the peer",
             Self::HandshakeFailed => "handshake failed",
@@ -65,6 +72,17 @@ impl Refusal {
     /// About the certificate of a peer, which may be quoted but is not believed.
     pub(crate) fn of_certificate(reason: Reason, leaf: &[u8], detail: impl Into<String>) -> Self {
         Self { claimed: claimed_id(leaf), ..Self::new(reason, detail) }
+    }
+
+    /// That the policy does not cover this id.
+    pub(crate) fn of_id(reason: Reason, id: &SpiffeId, policy: &PeerPolicy) -> Self {
+        let detail = format!("{id} is not accepted here; accepted: {policy}");
+        Self { claimed: Some(id.to_string()), ..Self::new(reason, detail) }
+    }
+
+    /// That this process has no certificate, and so no say in who is who.
+    pub(crate) fn no_identity() -> Self {
+        Self::new(Reason::NoIdentity, "this process has no certificate of its own, not yet or no longer")
     }
 
     pub(crate) fn not_svid(leaf: &[u8], rule: &BrokenRule) -> Self {
@@ -112,14 +130,18 @@ impl Refusal {
         self.claimed.as_deref()
     }
 
-    pub(crate) fn log(&self, peer: SocketAddr) {
-        tracing::warn!(
-            reason = self.reason.as_str(),
-            %peer,
-            id = self.claimed.as_deref().unwrap_or("unknown"),
-            detail = self.detail,
-            "refused a connection"
-        );
+    pub(crate) fn log_connection(&self, peer: PeerAddr) {
+        let (reason, detail) = (self.reason.as_str(), self.detail.as_str());
+        tracing::warn!(reason, %peer, id = self.claimed_or_unknown(), detail, "refused a connection");
+    }
+
+    pub(crate) fn log_request(&self, peer: PeerAddr) {
+        let (reason, detail) = (self.reason.as_str(), self.detail.as_str());
+        tracing::warn!(reason, %peer, id = self.claimed_or_unknown(), detail, "refused a request");
+    }
+
+    fn claimed_or_unknown(&self) -> &str {
+        self.claimed.as_deref().unwrap_or("unknown")
     }
 }
 

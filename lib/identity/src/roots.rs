@@ -44,9 +44,15 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 impl Roots {
     pub(crate) fn from_pem(pem: &[u8]) -> Result<Self, InvalidRoots> {
+        Self::from_der(CertificateDer::pem_slice_iter(pem).map(|root| root.map_err(InvalidRoots::NotPem)))
+    }
+
+    pub(crate) fn from_der(
+        roots: impl Iterator<Item = Result<CertificateDer<'static>, InvalidRoots>>,
+    ) -> Result<Self, InvalidRoots> {
         let mut store = RootCertStore::empty();
-        for (index, root) in CertificateDer::pem_slice_iter(pem).enumerate() {
-            let root = root.map_err(InvalidRoots::NotPem)?;
+        for (index, root) in roots.enumerate() {
+            let root = root?;
             let bad = |e: Error| InvalidRoots::BadCertificate { number: index + 1, cause: e.to_string() };
             store.add(root).map_err(bad)?;
         }
@@ -56,6 +62,11 @@ impl Roots {
             .build()
             .map_err(|_| InvalidRoots::Empty)?;
         Ok(Self { store, callers })
+    }
+
+    /// The roots alone, for servers that are known by a DNS name and not by a SPIFFE id.
+    pub(crate) fn store(&self) -> Arc<RootCertStore> {
+        Arc::clone(&self.store)
     }
 
     pub(crate) fn verify_caller(

@@ -7,10 +7,7 @@
 
 mod wire;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use futures::{Stream, StreamExt as _, stream};
 use hyper_util::rt::TokioIo;
@@ -23,12 +20,10 @@ use tonic::{
 use tower::service_fn;
 
 use self::wire::{DiscoveryRequest, DiscoveryResponse, Node, SECRET, STREAM_SECRETS, Secret};
-use crate::{Material, Publisher};
+use crate::{Material, Publisher, retry::Retry};
 
 const CERTIFICATE: &str = "default";
 const ROOTS: &str = "ROOTCA";
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
 /// Why there is nothing new from the socket.
 #[derive(Debug, thiserror::Error)]
@@ -56,27 +51,18 @@ struct Parts {
 /// Certificate and roots come separately and are taken as a set: while the two do not fit,
 /// the set before stays in use.
 pub async fn watch(socket: PathBuf, publisher: Publisher) {
-    let mut retry = FIRST_RETRY;
-    let mut said = String::new();
+    let mut retry = Retry::new();
     loop {
-        let mut arrived = false;
-        let error = follow(&socket, &publisher, &mut arrived).await;
-        if arrived {
-            retry = FIRST_RETRY;
-            said.clear();
-        }
-        // While the agent starts, one line is enough.
-        if error.to_string() != said {
-            said = error.to_string();
-            tracing::warn!(socket = %socket.display(), error = said, "no certificate from the secret discovery service, trying again");
-        }
-        tokio::time::sleep(retry.mul_f64(rand::random_range(0.5..1.0))).await;
-        retry = (retry * 2).min(LONGEST_RETRY);
+        let error = follow(&socket, &publisher, &mut retry).await;
+        let log = |error: &str| {
+            tracing::warn!(socket = %socket.display(), error, "no certificate from the secret discovery service, trying again");
+        };
+        retry.failed(error, log).await;
     }
 }
 
 /// Follows both secrets until a stream ends, and says why it did.
-async fn follow(socket: &Path, publisher: &Publisher, arrived: &mut bool) -> SdsError {
+async fn follow(socket: &Path, publisher: &Publisher, retry: &mut Retry) -> SdsError {
     let channel = match connect(socket).await {
         Ok(channel) => channel,
         Err(error) => return error.into(),
@@ -90,7 +76,7 @@ async fn follow(socket: &Path, publisher: &Publisher, arrived: &mut bool) -> Sds
         if let Err(error) = taken {
             return error;
         }
-        *arrived = true;
+        retry.worked();
         if !parts.is_whole() {
             continue;
         }

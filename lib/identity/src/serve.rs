@@ -1,9 +1,13 @@
-//! One port with two doors: TLS for everybody, plaintext for the pod itself.
+//! One port with two doors: TLS for everybody, plaintext for the pod itself and its Envoy.
 //!
 //! The first byte tells which door a connection is at (a TLS record begins with 0x16).
-//! Whatever is behind the door is one HTTP service, for HTTP/1.1, HTTP/2 and gRPC alike.
+//! Plaintext is the pod's own from loopback or a Unix socket, and other pods' from the
+//! address where Envoy hands them over. Whatever is behind the doors is one HTTP service,
+//! for HTTP/1.1, HTTP/2 and gRPC alike.
 
+mod caller;
 mod entrance;
+mod socket;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -23,16 +27,26 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
-use self::entrance::{Entered, Http, enter};
-use crate::{PeerAddr, Principal};
+pub use self::socket::LocalSocket;
+use self::{
+    entrance::{Entered, Http, enter},
+    socket::LocalDoor,
+};
+use crate::{Identity, PeerAddr, PeerPolicy};
 
 /// What a port lets in.
 #[derive(Clone)]
 pub struct Doors {
     /// From [`Identity::server_config`](crate::Identity::server_config).
     pub tls: Arc<ServerConfig>,
-    /// Whether plaintext from this machine's loopback is answered.
+    /// Where it is given, requests are answered only while it has a certificate, by
+    /// whatever door they came.
+    pub identity: Option<Identity>,
+    /// Whether plaintext from this machine's loopback is answered, as the pod's own.
     pub plaintext_loopback: bool,
+    /// Whose plaintext is answered that a mesh's Envoy hands over; nobody's where none is
+    /// given, or no identity.
+    pub plaintext_mesh: Option<PeerPolicy>,
     /// How long a connection may take until it is at the HTTP service.
     pub handshake_timeout: Duration,
     /// How many connections may be open.
@@ -43,6 +57,9 @@ pub struct Doors {
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 const MAX_STREAMS: u32 = 1024;
+/// How long a connection may take to get in.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const MAX_CONNECTIONS: usize = 10_000;
 const LAST_ENTRY: Duration = Duration::from_secs(1);
 /// How long an HTTP/1 connection of somebody unknown may be idle or take over a header.
 const UNKNOWN_IDLE: Duration = Duration::from_secs(30);
@@ -55,16 +72,20 @@ impl Doors {
     pub fn tls(tls: Arc<ServerConfig>) -> Self {
         Self {
             tls,
+            identity: None,
             plaintext_loopback: false,
-            handshake_timeout: Duration::from_secs(10),
-            max_connections: 10_000,
+            plaintext_mesh: None,
+            handshake_timeout: HANDSHAKE,
+            max_connections: MAX_CONNECTIONS,
         }
     }
 }
 
 /// Answers connections until `stopping` fires, then finishes the requests in flight.
 ///
-/// Each request carries its [`Principal`] and [`PeerAddr`] as extensions.
+/// Each request carries its [`Principal`](crate::Principal) and [`PeerAddr`] as extensions;
+/// one whose caller is not accepted carries the [`Refusal`](crate::Refusal) in place of a
+/// principal.
 pub async fn serve<S, B>(listener: TcpListener, doors: Doors, service: S, stopping: CancellationToken)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -73,19 +94,84 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    answer(listener, doors, service, stopping).await;
+}
+
+/// Answers processes of this pod on a Unix socket, as [`serve`] does: each is
+/// [`Principal::Loopback`](crate::Principal::Loopback) while `identity` has a certificate.
+/// The socket's file is gone when this returns.
+pub async fn serve_local<S, B>(
+    socket: LocalSocket,
+    identity: Identity,
+    service: S,
+    stopping: CancellationToken,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    answer(socket, LocalDoor(identity), service, stopping).await;
+}
+
+/// How connections come in.
+trait Entrance: Clone + Send + 'static {
+    /// Where they come in.
+    type Listener: Send;
+    /// A connection that is at the door.
+    type Socket: Send + 'static;
+
+    /// How many may be open.
+    fn max_connections(&self) -> usize;
+
+    fn accept(listener: &Self::Listener)
+    -> impl Future<Output = io::Result<(Self::Socket, PeerAddr)>> + Send;
+
+    /// Lets a connection in; returns nothing once it has been turned away.
+    fn enter(&self, socket: Self::Socket, peer: PeerAddr) -> impl Future<Output = Option<Entered>> + Send;
+}
+
+impl Entrance for Doors {
+    type Listener = TcpListener;
+    type Socket = (TcpStream, SocketAddr);
+
+    fn max_connections(&self) -> usize {
+        self.max_connections
+    }
+
+    async fn accept(listener: &TcpListener) -> io::Result<(Self::Socket, PeerAddr)> {
+        let (tcp, address) = listener.accept().await?;
+        Ok(((tcp, address), PeerAddr::Tcp(address)))
+    }
+
+    async fn enter(&self, (tcp, address): Self::Socket, _: PeerAddr) -> Option<Entered> {
+        enter(tcp, address, self).await
+    }
+}
+
+async fn answer<E, S, B>(listener: E::Listener, entrance: E, service: S, stopping: CancellationToken)
+where
+    E: Entrance,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let graceful = GracefulShutdown::new();
-    let slots = Arc::new(Semaphore::new(doors.max_connections));
+    let slots = Arc::new(Semaphore::new(entrance.max_connections()));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accept::<E>(&listener, &slots) => accepted,
             () = stopping.cancelled() => break,
         };
         // Results of connections that have ended are not kept.
         while let Some(ended) = connections.try_join_next() {
             report(ended);
         }
-        let (tcp, peer, slot) = match accepted {
+        let (socket, peer, slot) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection was lost before it was accepted");
@@ -94,20 +180,20 @@ where
                 continue;
             }
         };
-        let (doors, service, stopping) = (doors.clone(), service.clone(), stopping.clone());
+        let (entrance, service, stopping) = (entrance.clone(), service.clone(), stopping.clone());
         // Made here, not in the task: one made after the shutdown began would miss it.
         let watcher = graceful.watcher();
         connections.spawn(async move {
             let _slot = slot;
             let entered = tokio::select! {
-                entered = enter(tcp, peer, &doors) => entered,
+                entered = entrance.enter(socket, peer) => entered,
                 () = late(&stopping) => None,
             };
-            let Some(Entered { stream, principal, http }) = entered else { return };
-            let http = builder(http, &principal);
+            let Some(Entered { stream, caller, http }) = entered else { return };
+            // The HTTP library clones the service for every request.
+            let (http, caller) = (builder(http, caller.is_known()), Arc::new(caller));
             let service = service.map_request(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(principal.clone());
-                request.extensions_mut().insert(PeerAddr(peer));
+                caller.mark(&mut request, peer);
                 request
             });
             let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
@@ -137,19 +223,19 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
+async fn accept<E: Entrance>(
+    listener: &E::Listener,
     slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> io::Result<(E::Socket, PeerAddr, OwnedSemaphorePermit)> {
     // The slot first: above the limit, connections wait in the kernel's queue.
     let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (tcp, peer) = listener.accept().await?;
-    Ok((tcp, peer, slot))
+    let (socket, peer) = E::accept(listener).await?;
+    Ok((socket, peer, slot))
 }
 
-fn builder(speaks: Http, principal: &Principal) -> auto::Builder<TokioExecutor> {
+fn builder(speaks: Http, known: bool) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
-    let idle = if *principal == Principal::Anonymous { UNKNOWN_IDLE } else { KNOWN_IDLE };
+    let idle = if known { KNOWN_IDLE } else { UNKNOWN_IDLE };
     http.http1().timer(TokioTimer::new()).header_read_timeout(idle);
     http.http2()
         .timer(TokioTimer::new())

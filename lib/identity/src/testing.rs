@@ -28,7 +28,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Doors, Identity, Material, PeerPolicy, Principal, Publisher, SpiffeId,
+    Doors, Identity, Material, PeerPolicy, Principal, Publisher, Refusal, SpiffeId,
     authority::{Authority, Credentials, Validity},
     identity,
     roots::provider,
@@ -126,8 +126,17 @@ pub(crate) async fn exchange(server: SocketAddr, tls: ClientConfig) -> (SocketAd
     (local, patiently(answer).await)
 }
 
-pub(crate) async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<String> {
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").await?;
+pub(crate) async fn get(stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<String> {
+    get_with(stream, "").await
+}
+
+/// As [`get`], with further header lines, each with its end.
+pub(crate) async fn get_with(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    headers: &str,
+) -> io::Result<String> {
+    let request = format!("GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     Ok(answer)
@@ -141,15 +150,10 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(doors: Doors) -> Self {
-        let service = tower::service_fn(|request: Request<Incoming>| async move {
-            let principal = request.extensions().get::<Principal>().unwrap();
-            let text = format!("{principal} by {:?}", request.version());
-            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
-        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stopping = CancellationToken::new();
-        tokio::spawn(serve(listener, doors, service, stopping.clone()));
+        tokio::spawn(serve(listener, doors, tower::service_fn(who), stopping.clone()));
         Self { address, _stops_when_dropped: stopping.drop_guard() }
     }
 
@@ -158,6 +162,18 @@ impl Server {
         let tls = identity.server_config(crate::ClientAuth::Required, PeerPolicy::own_trust_domain());
         Self::start(Doors::tls(tls)).await
     }
+}
+
+/// Says who is calling and by which version of HTTP, or why that is not accepted.
+pub(crate) async fn who(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let extensions = request.extensions();
+    let caller = match (extensions.get::<Principal>(), extensions.get::<Refusal>()) {
+        (Some(principal), None) => principal.to_string(),
+        (None, Some(refusal)) => format!("refused, {refusal},"),
+        both => format!("{both:?}"),
+    };
+    let text = format!("{caller} by {:?}", request.version());
+    Ok(Response::new(Full::new(Bytes::from(text))))
 }
 
 /// The lines that were logged: by every test, so look for something that only yours logs.

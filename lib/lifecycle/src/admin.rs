@@ -29,9 +29,9 @@ struct Admin {
 /// Answers `/livez`, `/readyz` and `/metrics`, for ever: spawn it with
 /// [`Tasks::spawn_through_drain`](crate::Tasks::spawn_through_drain).
 ///
-/// `/readyz` is 503 with one pending name a line until every guard is dropped, and again
-/// once `stopping` has fired: it should be the token that fires first, of
-/// [`Tasks::leaving`](crate::Tasks::leaving).
+/// `/readyz` is 503 until every guard is dropped that holds readiness back, and again once
+/// `stopping` has fired, which should be the token that fires first, of
+/// [`Tasks::leaving`](crate::Tasks::leaving); it names what is pending, a line each.
 pub async fn admin(listener: TcpListener, readiness: Readiness, metrics: Render, stopping: Stopping) {
     let state = Admin { readiness, metrics, stopping };
     let router = Router::new()
@@ -48,14 +48,11 @@ async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
     if admin.stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n".to_owned());
     }
-    let pending = admin.readiness.pending();
-    if pending.is_empty() {
-        (StatusCode::OK, "ok\n".to_owned())
+    let waiting = admin.readiness.pending().into_iter().map(|name| format!("waiting for {name}\n"));
+    if admin.readiness.is_ready() {
+        (StatusCode::OK, format!("ok\n{}", waiting.collect::<String>()))
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            pending.iter().map(|name| format!("waiting for {name}\n")).collect(),
-        )
+        (StatusCode::SERVICE_UNAVAILABLE, waiting.collect())
     }
 }
 
@@ -83,7 +80,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (readiness, stopping) = (Readiness::default(), Stopping::new());
-        let identity = readiness.guard("identity");
+        let (identity, notices) = (readiness.guard("identity"), readiness.clone());
         let server = admin(listener, readiness, Arc::new(|| "sconce_up 1\n".to_owned()), stopping.clone());
         let checks = async {
             let waiting = get(address, "/readyz").await;
@@ -93,8 +90,15 @@ mod tests {
             );
             assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
             assert!(get(address, "/metrics").await.ends_with("sconce_up 1\n"));
+            let models = notices.notice("models");
             drop(identity);
-            assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+            let ready = get(address, "/readyz").await;
+            assert!(
+                ready.starts_with("HTTP/1.1 200") && ready.ends_with("ok\nwaiting for models\n"),
+                "{ready}"
+            );
+            drop(models);
+            assert!(get(address, "/readyz").await.ends_with("\r\n\r\nok\n"));
             stopping.cancel();
             assert!(get(address, "/readyz").await.contains("stopping"));
         };

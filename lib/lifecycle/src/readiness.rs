@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Hands out guards; ready when all of them have been dropped.
+/// Hands out guards; ready when all that hold it back have been dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<Pending>>);
 
-/// Holds readiness back until it is dropped.
+/// Something that is pending until this is dropped.
 #[derive(Debug)]
-#[must_use = "readiness is held back only while the guard lives"]
+#[must_use = "it is pending only while the guard lives"]
 pub struct Guard {
     id: u64,
     readiness: Readiness,
@@ -18,27 +18,43 @@ pub struct Guard {
 struct Pending {
     next: u64,
     // A few entries at start, none later: a list beats a map.
-    names: Vec<(u64, String)>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    name: String,
+    holds_back: bool,
 }
 
 impl Readiness {
-    /// A guard under this name, which `/readyz` shows while it lives.
+    /// A guard under this name, which `/readyz` waits for while it lives.
     pub fn guard(&self, name: impl Into<String>) -> Guard {
+        self.enter(name.into(), true)
+    }
+
+    /// A guard under this name that `/readyz` shows and does not wait for.
+    pub fn notice(&self, name: impl Into<String>) -> Guard {
+        self.enter(name.into(), false)
+    }
+
+    fn enter(&self, name: String, holds_back: bool) -> Guard {
         let mut pending = self.lock();
         let id = pending.next;
         pending.next += 1;
-        pending.names.push((id, name.into()));
+        pending.entries.push(Entry { id, name, holds_back });
         Guard { id, readiness: self.clone() }
     }
 
-    /// Names of the guards that are still held, oldest first.
+    /// Names of what is still pending, oldest first.
     pub fn pending(&self) -> Vec<String> {
-        self.lock().names.iter().map(|(_, name)| name.clone()).collect()
+        self.lock().entries.iter().map(|entry| entry.name.clone()).collect()
     }
 
-    /// Whether no guard is held.
+    /// Whether nothing holds it back.
     pub fn is_ready(&self) -> bool {
-        self.lock().names.is_empty()
+        !self.lock().entries.iter().any(|entry| entry.holds_back)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Pending> {
@@ -50,9 +66,9 @@ impl Readiness {
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut pending = self.readiness.lock();
-        let name =
-            pending.names.iter().position(|(id, _)| *id == self.id).map(|at| pending.names.remove(at).1);
-        tracing::info!(ready = name, pending = pending.names.len(), "one thing fewer to wait for");
+        let at = pending.entries.iter().position(|entry| entry.id == self.id);
+        let name = at.map(|at| pending.entries.remove(at).name);
+        tracing::info!(ready = name, pending = pending.entries.len(), "one thing fewer to wait for");
     }
 }
 
@@ -69,6 +85,19 @@ mod tests {
         assert_eq!(readiness.pending(), ["models"]);
         drop(models);
         assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn a_notice_is_shown_and_not_waited_for() {
+        let readiness = Readiness::default();
+        let (identity, models) = (readiness.guard("identity"), readiness.notice("models"));
+        assert_eq!(readiness.pending(), ["identity", "models"]);
+        assert!(!readiness.is_ready());
+        drop(identity);
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.pending(), ["models"]);
+        drop(models);
+        assert!(readiness.pending().is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-/// Requests answered, by `model`, `version`, `protocol` and `outcome`.
+/// Requests answered, by `model`, `version`, `lane`, `protocol` and `outcome`.
 pub const REQUESTS: &str = "sconce_requests_total";
 /// Seconds from the request's last byte to the reply's first, by `model`, `version` and `protocol`.
 pub const REQUEST_SECONDS: &str = "sconce_request_seconds";

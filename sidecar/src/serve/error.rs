@@ -41,6 +41,10 @@ pub(super) enum ServeError {
     GrpcVersion(http::Version),
     #[error("a client certificate is needed to call this server")]
     Unauthenticated,
+    #[error("{0} may not call this server; its SCONCE_CALLERS says who may")]
+    Denied(String),
+    #[error("this server has no certificate of its own, not yet or no longer")]
+    NoIdentity,
     #[error("the server is overloaded; try again shortly")]
     Overloaded,
     #[error("the server is stopping")]
@@ -88,6 +92,8 @@ impl ServeError {
                 ("grpc_version", StatusCode::HTTP_VERSION_NOT_SUPPORTED, Code::Unimplemented)
             }
             Self::Unauthenticated => ("unauthenticated", StatusCode::UNAUTHORIZED, Code::Unauthenticated),
+            Self::Denied(_) => ("denied", StatusCode::FORBIDDEN, Code::PermissionDenied),
+            Self::NoIdentity => ("no_identity", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             // What a mesh does not try again elsewhere: that would double the load just when it is
             // too much already.
             Self::Overloaded => ("overloaded", StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),

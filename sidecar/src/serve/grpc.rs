@@ -6,7 +6,7 @@ mod health;
 use std::collections::HashMap;
 
 use axum::Router;
-use sconce_catalog::Datatype;
+use sconce_catalog::{Datatype, Lane};
 use sconce_identity::Principal;
 use sconce_proto::{
     FILE_DESCRIPTOR_SET,
@@ -31,7 +31,7 @@ use super::{
     error::ServeError,
     http::{PIN, VERSION, pinned},
     infer::{Answer, Infer, Inputs},
-    measure::{Measure, Protocol},
+    measure::{self, Measure, Protocol},
     parameters, raw,
     routed::{ROUTE, Routed},
 };
@@ -127,7 +127,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let mut measure = Measure::begin(Protocol::Grpc);
+        let mut measure = Measure::begin(Protocol::Grpc, measure::lane(request.extensions()));
         let result = match read(request) {
             Ok(infer) => self.0.infer(infer, &mut measure).await,
             Err(error) => Err(error),
@@ -143,7 +143,12 @@ fn some(text: String) -> Option<String> {
 }
 
 fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
+    let lane = measure::lane(request.extensions());
     let text = |name: &str| {
+        // Nobody asks there for what it says, so neither for what is wrong with it.
+        if lane == Lane::Shadow {
+            return Ok(None);
+        }
         let value = request.metadata().get(name).map(|value| value.to_str()).transpose();
         value.map_err(|_| ServeError::Malformed(format!("the metadata {name} is not text")))
     };
@@ -177,6 +182,7 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
     }
     Ok(Infer {
         model: message.model_name,
+        lane,
         pin: pinned(some(message.model_version), pin.as_deref())?,
         routed,
         id: some(message.id),

@@ -15,6 +15,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, request::Parts};
+use sconce_catalog::Lane;
 use sconce_identity::Principal;
 use serde_json::json;
 
@@ -22,7 +23,7 @@ use super::{
     Server,
     describe::{Description, EXTENSIONS},
     error::ServeError,
-    measure::{Measure, Protocol},
+    measure::{self, Measure, Protocol},
     routed::{ROUTE, Routed},
 };
 
@@ -52,6 +53,7 @@ pub(super) fn routes(server: Server) -> Router {
 /// The model and the version that a request names, and what the mesh says of it.
 struct Target {
     model: String,
+    lane: Lane,
     version: Option<String>,
     routed: Option<Routed>,
 }
@@ -70,12 +72,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
             .await
             .map_err(|error| ServeError::Malformed(format!("the path cannot be read: {error}")))?;
+        let lane = measure::lane(&parts.extensions);
+        // Nobody asks for what these say there, so neither for what is wrong with them.
+        if lane == Lane::Shadow {
+            return Ok(Self { model, lane, version, routed: None });
+        }
         let text = |name: &str| {
             let value = parts.headers.get(name).map(HeaderValue::to_str).transpose();
             value.map_err(|_| ServeError::Malformed(format!("the header {name} is not text")))
         };
         let routed = Routed::read(text(ROUTE)?, parts.extensions.get::<Principal>())?;
-        Ok(Self { model, version: pinned(version, text(PIN)?)?, routed })
+        Ok(Self { model, lane, version: pinned(version, text(PIN)?)?, routed })
     }
 }
 
@@ -126,7 +133,7 @@ async fn infer(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ServeError> {
-    let mut measure = Measure::begin(Protocol::Http);
+    let mut measure = Measure::begin(Protocol::Http, target.lane);
     let result = answer(&server, target, &headers, body, &mut measure).await;
     measure.ended(&result);
     result
@@ -145,8 +152,7 @@ async fn answer(
         _ => ServeError::Malformed(format!("the body cannot be read: {}", error.body_text())),
     })?;
     let body = encoding::decode(headers, body, limit).await?;
-    let (mut infer, forms) = request::read(target.model, target.version, headers.get(JSON_LENGTH), body)?;
-    infer.routed = target.routed;
+    let (infer, forms) = request::read(target, headers.get(JSON_LENGTH), body)?;
     let answer = server.infer(infer, measure).await?;
     let reply = reply::write(answer, &forms).map_err(ServeError::Malformed)?;
     encoding::encode(reply, encoding::accepted(headers)).await

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use sconce_catalog::{Ask, ModelName, Pick, PickError, Route, Ticket, Version, pick};
+use sconce_catalog::{Ask, Lane, ModelName, Pick, PickError, Route, Ticket, Version, pick};
 use sconce_telemetry::names;
 
 use super::{Server, error::ServeError, inputs, measure::Measure, routed::Routed};
@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct Infer {
     /// As the caller spells it: `name`, or `namespace/name`.
     pub model: String,
+    /// The lane it came by.
+    pub lane: Lane,
     /// The version that must answer.
     pub pin: Option<String>,
     /// What the mesh says, of this model or another.
@@ -76,8 +78,7 @@ impl Server {
         if let Some(Routed { route, caller: Some(caller) }) = routed {
             model.routes.saw(caller.name(), route.generation(), Instant::now());
         }
-        let route = routed.map(|routed| &routed.route);
-        let (served, permit) = choose(model, &infer.model, infer.pin.as_deref(), route)?;
+        let (served, permit) = choose(model, &infer, routed.map(|routed| &routed.route))?;
         measure.picked(&name.to_string(), served.version.as_str());
 
         let refuse = |reason| ServeError::Input {
@@ -130,15 +131,17 @@ impl Server {
 /// The version that answers this request, and what its beginning depends on.
 fn choose<'a>(
     model: &'a ServedModel,
-    spelled: &str,
-    pin: Option<&str>,
+    infer: &Infer,
     route: Option<&Route>,
 ) -> Result<(&'a ServedVersion, Option<Permit>), ServeError> {
-    let pin = pin.map(|pin| version(spelled, pin)).transpose()?;
+    let (spelled, lane) = (infer.model.as_str(), infer.lane);
+    let pin = infer.pin.as_deref().map(|pin| version(spelled, pin)).transpose();
+    // Where pins are ignored, so is one that no version can have.
+    let pin = if lane == Lane::Shadow { pin.unwrap_or_default() } else { pin? };
     // Such a request takes no ticket: the shares are of those that the split decides.
-    let decided = pin.is_some() || route.is_some();
+    let decided = pin.is_some() || route.is_some() || lane == Lane::Shadow;
     let ticket = if decided { Ticket(0) } else { model.tickets.next() };
-    let ask = Ask { pin: pin.as_ref(), route, generation: model.generation, ticket };
+    let ask = Ask { lane, pin: pin.as_ref(), route, generation: model.generation, ticket };
     match pick(ask, model.split.as_ref(), |version| model.ready.contains_key(version)) {
         Ok(picked) => {
             if matches!(picked, Pick::Stable(_)) {
@@ -150,7 +153,7 @@ fn choose<'a>(
             let unconditional = match picked {
                 Pick::Pinned(_) => true,
                 Pick::Routed(_) => route.is_some_and(|route| route.generation() > model.generation),
-                Pick::Stable(_) | Pick::Split(_) => false,
+                Pick::Stable(_) | Pick::Shadow(_) | Pick::Split(_) => false,
             };
             Ok((served, (!unconditional).then(|| served.permit.clone())))
         }

@@ -5,7 +5,8 @@
 
 use std::time::Instant;
 
-use http::{HeaderMap, header};
+use http::{Extensions, HeaderMap, header};
+use sconce_catalog::Lane;
 use sconce_telemetry::names;
 
 use super::error::ServeError;
@@ -20,6 +21,7 @@ pub(super) enum Protocol {
 /// One request from its last byte to the first of its reply.
 pub(super) struct Measure {
     protocol: Protocol,
+    lane: Lane,
     began: Instant,
     model: String,
     version: String,
@@ -41,11 +43,12 @@ impl Protocol {
 }
 
 impl Measure {
-    pub(super) fn begin(protocol: Protocol) -> Self {
+    pub(super) fn begin(protocol: Protocol, lane: Lane) -> Self {
         metrics::gauge!(names::REQUESTS_IN_FLIGHT).increment(1.0);
         // No model yet: a name that callers choose freely must not become a label.
         Self {
             protocol,
+            lane,
             began: Instant::now(),
             model: String::new(),
             version: String::new(),
@@ -70,7 +73,7 @@ impl Drop for Measure {
         metrics::gauge!(names::REQUESTS_IN_FLIGHT).decrement(1.0);
         let (model, version, protocol) = (self.model.clone(), self.version.clone(), self.protocol.label());
         metrics::counter!(names::REQUESTS, "model" => model.clone(), "version" => version.clone(),
-            "protocol" => protocol, "outcome" => self.outcome)
+            "lane" => self.lane.as_str(), "protocol" => protocol, "outcome" => self.outcome)
         .increment(1);
         metrics::histogram!(names::REQUEST_SECONDS, "model" => model, "version" => version,
             "protocol" => protocol)
@@ -78,9 +81,15 @@ impl Drop for Measure {
     }
 }
 
+/// The lane that a request came by: the port that took it says so.
+pub(super) fn lane(extensions: &Extensions) -> Lane {
+    // Only the live lane has other ways in than its port.
+    extensions.get().copied().unwrap_or(Lane::Live)
+}
+
 /// Counts a request that was refused before it was read.
-pub(super) fn refused(protocol: Protocol, error: &ServeError) {
-    metrics::counter!(names::REQUESTS, "model" => "", "version" => "", "protocol" => protocol.label(),
-        "outcome" => error.label())
+pub(super) fn refused(protocol: Protocol, lane: Lane, error: &ServeError) {
+    metrics::counter!(names::REQUESTS, "model" => "", "version" => "", "lane" => lane.as_str(),
+        "protocol" => protocol.label(), "outcome" => error.label())
     .increment(1);
 }

@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     error_handling::HandleErrorLayer,
     extract::DefaultBodyLimit,
@@ -12,6 +12,7 @@ use axum::{
     response::Response,
 };
 use futures::FutureExt as _;
+use sconce_catalog::Lane;
 use sconce_identity::{Principal, lingering};
 use sconce_lifecycle::Stopping;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
@@ -28,7 +29,8 @@ use crate::models::live::Live;
 
 /// Everything that answers requests, as one service for every connection.
 ///
-/// Expects each request to carry its [`Principal`]; one that does not is refused.
+/// Expects each request to carry its [`Principal`], and the [`Lane`] it came by where that is
+/// not the live one; one without a principal is refused.
 pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Router {
     let (max_body, max_in_flight) = (config.max_body_bytes, config.max_in_flight);
     let (longest_pause, leaving) = (config.longest_pause, config.leaving.clone());
@@ -63,7 +65,8 @@ pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Rout
 
 fn span<B>(request: &Request<B>) -> tracing::Span {
     let caller = request.extensions().get::<Principal>().map(tracing::field::display);
-    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), caller)
+    let lane = measure::lane(request.extensions()).as_str();
+    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), lane, caller)
 }
 
 async fn declared(limit: usize, request: Request<Body>, next: Next) -> Response {
@@ -71,7 +74,7 @@ async fn declared(limit: usize, request: Request<Body>, next: Next) -> Response 
     let length = length.and_then(|text| text.parse::<u64>().ok());
     if length.is_some_and(|length| length > limit as u64) {
         let (protocol, error) = (Protocol::of(request.headers()), ServeError::TooLarge { limit });
-        measure::refused(protocol, &error);
+        measure::refused(protocol, measure::lane(request.extensions()), &error);
         return error.reply(protocol);
     }
     next.run(request).await
@@ -92,9 +95,9 @@ async fn keep_coming(longest_pause: Duration, request: Request<Body>, next: Next
     next.run(lingering(request).map(|body| Body::new(TimeoutBody::new(longest_pause, body)))).await
 }
 
-async fn shed(headers: HeaderMap, _overloaded: BoxError) -> Response {
-    let protocol = Protocol::of(&headers);
-    measure::refused(protocol, &ServeError::Overloaded);
+async fn shed(headers: HeaderMap, lane: Option<Extension<Lane>>, _overloaded: BoxError) -> Response {
+    let (protocol, lane) = (Protocol::of(&headers), lane.map_or(Lane::Live, |Extension(lane)| lane));
+    measure::refused(protocol, lane, &ServeError::Overloaded);
     ServeError::Overloaded.reply(protocol)
 }
 
@@ -109,9 +112,9 @@ async fn wrong_method() -> ServeError {
 /// Turns a panic into a refusal. Its message went to the log through the panic hook; it is
 /// not the caller's business.
 async fn contain(request: Request<Body>, next: Next) -> Response {
-    let protocol = Protocol::of(request.headers());
+    let (protocol, lane) = (Protocol::of(request.headers()), measure::lane(request.extensions()));
     AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
-        measure::refused(protocol, &ServeError::Panicked);
+        measure::refused(protocol, lane, &ServeError::Panicked);
         ServeError::Panicked.reply(protocol)
     })
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod encodings;
 mod hostile;
+mod lanes;
 mod refusals;
 mod rpc;
 mod socket;

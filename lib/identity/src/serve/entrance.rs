@@ -9,13 +9,21 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::Doors;
-use crate::{Principal, Reason, Refusal, SpiffeId, principal::is_this_pod, refusal, svid::Svid};
+use super::{
+    Doors,
+    caller::{Caller, Proof},
+};
+use crate::{
+    PeerAddr, Principal, Reason, Refusal, SpiffeId,
+    principal::{is_envoy, is_this_pod},
+    refusal,
+    svid::Svid,
+};
 
 /// A connection that is in, by either door.
 pub(super) struct Entered {
     pub(super) stream: Box<dyn Stream>,
-    pub(super) principal: Principal,
+    pub(super) caller: Caller,
     pub(super) http: Http,
 }
 
@@ -46,12 +54,13 @@ pub(super) async fn enter(tcp: TcpStream, peer: SocketAddr, doors: &Doors) -> Op
     match tokio::time::timeout(doors.handshake_timeout, choose(tcp, peer, doors)).await {
         Ok(Ok(entered)) => entered,
         Ok(Err((refusal, tcp))) => {
-            refusal.log(peer);
+            refusal.log_connection(PeerAddr::Tcp(peer));
             close(tcp).await;
             None
         }
         Err(_) => {
-            Refusal::new(Reason::TooSlow, format!("over {:?}", doors.handshake_timeout)).log(peer);
+            Refusal::new(Reason::TooSlow, format!("over {:?}", doors.handshake_timeout))
+                .log_connection(PeerAddr::Tcp(peer));
             None
         }
     }
@@ -67,11 +76,19 @@ async fn choose(mut tcp: TcpStream, peer: SocketAddr, doors: &Doors) -> Result<O
     if first[0] == TLS_HANDSHAKE {
         let (stream, principal) = tls(tcp, doors).await?;
         let http = spoken(stream.get_ref().1.alpn_protocol());
-        return Ok(greeted(stream, principal, http).await);
+        let caller = Caller { proof: Proof::Connection(principal), identity: doors.identity.clone() };
+        return Ok(greeted(stream, caller, http).await);
     }
-    if doors.plaintext_loopback && is_this_pod(peer.ip()) {
-        let principal = Principal::Loopback;
-        return Ok(Some(Entered { stream: Box::new(tcp), principal, http: Http::Either }));
+    let proof = match &doors.plaintext_mesh {
+        _ if doors.plaintext_loopback && is_this_pod(peer.ip()) => {
+            Some(Proof::Connection(Principal::Loopback))
+        }
+        Some(policy) if is_envoy(peer.ip()) => Some(Proof::Forwarded(policy.clone())),
+        _ => None,
+    };
+    if let Some(proof) = proof {
+        let caller = Caller { proof, identity: doors.identity.clone() };
+        return Ok(Some(Entered { stream: Box::new(tcp), caller, http: Http::Either }));
     }
     let _ = tcp.write_all(ADVICE.as_bytes()).await;
     Err((Refusal::new(Reason::Plaintext, "this port speaks TLS"), tcp))
@@ -95,14 +112,14 @@ async fn tls(tcp: TcpStream, doors: &Doors) -> Result<(TlsStream<TcpStream>, Pri
 /// Waits for the greeting that an HTTP/2 client sends at once. The HTTP library would wait
 /// for it without limit, and no stop would end that; an HTTP/1 client may take its time
 /// until its first request.
-async fn greeted(stream: TlsStream<TcpStream>, principal: Principal, http: Http) -> Option<Entered> {
+pub(super) async fn greeted(stream: impl Stream + 'static, caller: Caller, http: Http) -> Option<Entered> {
     if http == Http::One {
-        return Some(Entered { stream: Box::new(stream), principal, http });
+        return Some(Entered { stream: Box::new(stream), caller, http });
     }
     // As small as the greeting: reads larger than the buffer go past it.
     let mut stream = BufReader::with_capacity(H2_PREFACE, stream);
     let came = stream.fill_buf().await.is_ok_and(|bytes| !bytes.is_empty());
-    came.then(|| Entered { stream: Box::new(stream), principal, http })
+    came.then(|| Entered { stream: Box::new(stream), caller, http })
 }
 
 /// The id in a certificate that the verifier has accepted.

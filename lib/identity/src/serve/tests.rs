@@ -1,7 +1,9 @@
 //! The port over real sockets: who gets in by which door, and how it stops.
 
+mod forwarded;
 mod refusals;
 mod rotation;
+mod socket;
 mod stopping;
 
 use bytes::Bytes;
@@ -33,7 +35,14 @@ fn own(identity: &Identity) -> Arc<rustls::ClientConfig> {
 
 fn plaintext_too(identity: &Identity) -> Doors {
     let tls = identity.server_config(ClientAuth::Required, PeerPolicy::own_trust_domain());
-    Doors { plaintext_loopback: true, ..Doors::tls(tls) }
+    Doors { identity: Some(identity.clone()), plaintext_loopback: true, ..Doors::tls(tls) }
+}
+
+/// A connection that comes from where Envoy hands over what other pods sent.
+async fn as_envoy(server: SocketAddr) -> TcpStream {
+    let envoy = TcpSocket::new_v4().unwrap();
+    envoy.bind("127.0.0.6:0".parse().unwrap()).unwrap();
+    envoy.connect(server).await.unwrap()
 }
 
 #[tokio::test]
@@ -95,9 +104,7 @@ async fn plaintext_is_for_the_pod_itself_and_only_if_enabled() {
     connection.abort();
 
     let log = Log::capture();
-    let envoy = TcpSocket::new_v4().unwrap();
-    envoy.bind("127.0.0.6:0".parse().unwrap()).unwrap();
-    let tcp = envoy.connect(server.address).await.unwrap();
+    let tcp = as_envoy(server.address).await;
     let from = tcp.local_addr().unwrap().to_string();
     let answer = get(tcp).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("this port speaks TLS"), "{answer}");

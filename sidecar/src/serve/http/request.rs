@@ -14,7 +14,7 @@ use super::{
         infer::{Infer, Inputs},
         parameters, raw,
     },
-    data, numbers,
+    Target, data, numbers,
 };
 use crate::engine::Tensor;
 
@@ -103,16 +103,16 @@ impl Forms {
 
 /// The request in this body. `json_length` is the header that says where its JSON part ends.
 pub(super) fn read(
-    model: String,
-    pin: Option<String>,
+    target: Target,
     json_length: Option<&HeaderValue>,
     body: Bytes,
 ) -> Result<(Infer, Forms), ServeError> {
+    let Target { model, lane, version: pin, routed } = target;
+    let made = |id, inputs, outputs| Infer { model, lane, pin, routed, id, inputs, outputs };
     let json = json_length.map_or(Ok(body.len()), |value| within(value, body.len()))?;
     if json_length.is_some() && json == 0 {
-        let infer =
-            Infer { model, pin, routed: None, id: None, inputs: Inputs::Whole(body), outputs: Vec::new() };
-        return Ok((infer, Forms { otherwise: true, named: BTreeMap::new() }));
+        let forms = Forms { otherwise: true, named: BTreeMap::new() };
+        return Ok((made(None, Inputs::Whole(body), Vec::new()), forms));
     }
     let quoted;
     let mut read = serde_json::from_slice::<Wire<'_>>(&body[..json]);
@@ -129,8 +129,7 @@ pub(super) fn read(
     let inputs = tensors(wire.inputs, body.slice(json..)).map_err(ServeError::Malformed)?;
     let forms = forms(&wire.parameters, &wire.outputs).map_err(ServeError::Malformed)?;
     let outputs = wire.outputs.into_iter().map(|output| output.name).collect();
-    let infer = Infer { model, pin, routed: None, id: wire.id, inputs: Inputs::Named(inputs), outputs };
-    Ok((infer, forms))
+    Ok((made(wire.id, Inputs::Named(inputs), outputs), forms))
 }
 
 fn within(json_length: &HeaderValue, body: usize) -> Result<usize, ServeError> {

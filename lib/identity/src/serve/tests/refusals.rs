@@ -116,7 +116,7 @@ async fn before_the_first_certificate_every_handshake_fails() {
     let caller = credentials(&ca, &id("/caller"));
     let (from, answer) = exchange(server.address, client_with(&caller, ca.roots_pem())).await;
     assert!(answer.is_err());
-    log.line(&["WARN", "reason=\"no identity yet\"", &format!("peer={from}")]).await;
+    log.line(&["WARN", "reason=\"no identity\"", &format!("peer={from}")]).await;
 
     publisher.publish(crate::testing::material(&ca, &id("/server")));
     let (_, answer) = exchange(server.address, client_with(&caller, ca.roots_pem())).await;
