@@ -4,8 +4,10 @@
 
 pub mod archives;
 mod client;
+pub mod istiod;
 pub mod plaintext;
 mod plane;
+pub mod workload_api;
 
 use std::{future::Future, path::PathBuf, time::Duration};
 

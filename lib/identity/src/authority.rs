@@ -209,6 +209,8 @@ impl Authority {
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = alt_names(names)?;
         params.subject_alt_names.push(SanType::URI(id.as_str().try_into()?));
+        // Said, not left out: some SPIFFE libraries refuse a leaf that does not say it is no CA.
+        params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

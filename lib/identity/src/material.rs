@@ -179,6 +179,24 @@ mod tests {
     }
 
     #[test]
+    fn der_is_held_to_the_same() {
+        let ca = authority();
+        let ([chain, key, roots], [_, other_key, _]) = (pem_set(&ca, &id("/a")), pem_set(&ca, &id("/b")));
+        let ders = |pem: &str| -> Vec<_> {
+            CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap).collect()
+        };
+        let load = |chain: &str, key: &str, roots: &str| {
+            let key = PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            Material::from_der(ders(chain), key, ders(roots))
+        };
+        assert_eq!(*load(&chain, &key, &roots).unwrap().id(), id("/a"));
+        assert!(matches!(load(&chain, &other_key, &roots), Err(InvalidMaterial::KeyMismatch)));
+        assert!(matches!(load("", &key, &roots), Err(InvalidMaterial::NoCertificate)));
+        assert!(matches!(load(&chain, &key, ""), Err(InvalidMaterial::BadRoots(InvalidRoots::Empty))));
+        assert!(matches!(load(&roots, &key, &roots), Err(InvalidMaterial::NotSvid(_))));
+    }
+
+    #[test]
     fn what_is_not_valid_now_is_no_material() {
         let ca = authority();
         let with = |validity| {

@@ -96,3 +96,40 @@ impl fmt::Debug for Roots {
         write!(f, "{} roots", self.store.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+    use super::*;
+    use crate::testing::uri;
+
+    fn ca(name: &str) -> (CertificateParams, KeyPair) {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        (params, KeyPair::generate().unwrap())
+    }
+
+    #[test]
+    fn a_chain_through_an_intermediate_leads_to_the_root() {
+        let ((root_params, root_key), (between_params, between_key)) = (ca("root"), ca("between"));
+        let root = root_params.self_signed(&root_key).unwrap();
+        let root_issuer = Issuer::new(root_params, root_key);
+        let between = between_params.signed_by(&between_key, &root_issuer).unwrap();
+        let between_issuer = Issuer::new(between_params, between_key);
+        let mut leaf = CertificateParams::default();
+        leaf.subject_alt_names = vec![uri("spiffe://td/a")];
+        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &between_issuer).unwrap();
+
+        let (roots, now) = (Roots::from_pem(root.pem().as_bytes()).unwrap(), UnixTime::now());
+        let verify = |intermediates: &[CertificateDer<'_>]| {
+            let caller = roots.verify_caller(leaf.der(), intermediates, now);
+            (caller.is_ok(), roots.verify_server(leaf.der(), intermediates, now).is_ok())
+        };
+        assert_eq!(verify(&[between.der().clone()]), (true, true));
+        assert_eq!(verify(&[]), (false, false));
+    }
+}

@@ -38,6 +38,8 @@ pub enum BrokenRule {
     IsCa,
     #[error("its key usage does not include digital signature")]
     NoDigitalSignature,
+    #[error("its key usage is not marked critical")]
+    NotCritical,
     #[error("its key usage allows signing certificates or revocation lists")]
     MaySign,
     #[error("its extended key usage does not allow both server and client authentication")]
@@ -92,7 +94,11 @@ fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), BrokenRule> {
     if certificate.basic_constraints().map_err(unreadable)?.is_some_and(|it| it.value.ca) {
         return Err(BrokenRule::IsCa);
     }
-    let usage = certificate.key_usage().map_err(unreadable)?.ok_or(BrokenRule::NoDigitalSignature)?.value;
+    let extension = certificate.key_usage().map_err(unreadable)?.ok_or(BrokenRule::NoDigitalSignature)?;
+    if !extension.critical {
+        return Err(BrokenRule::NotCritical);
+    }
+    let usage = extension.value;
     if !usage.digital_signature() {
         return Err(BrokenRule::NoDigitalSignature);
     }
@@ -113,7 +119,8 @@ fn moment(time: ASN1Time) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use rcgen::{
-        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+        BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+        KeyUsagePurpose,
     };
 
     use super::*;
@@ -155,6 +162,11 @@ mod tests {
         refused("CA certificate", |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
         refused("digital signature", |params| params.key_usages.clear());
         refused("digital signature", |params| params.key_usages = vec![KeyUsagePurpose::KeyAgreement]);
+        refused("not marked critical", |params| {
+            // Digital signature, as a BIT STRING.
+            let usage = CustomExtension::from_oid_content(&[2, 5, 29, 15], vec![3, 2, 7, 0x80]);
+            (params.key_usages, params.custom_extensions) = (Vec::new(), vec![usage]);
+        });
         refused("signing certificates", |params| params.key_usages.push(KeyUsagePurpose::KeyCertSign));
         refused("revocation lists", |params| params.key_usages.push(KeyUsagePurpose::CrlSign));
         refused("both server and client", |params| params.extended_key_usages.truncate(1));
