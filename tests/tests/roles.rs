@@ -216,7 +216,11 @@ async fn what_was_refused_is_on_record_and_a_revoked_token_opens_nothing() {
     let log =
         plane.registry().list_audit(v1::ListAuditRequest::default()).await.expect("the log").into_inner();
     let lines: BTreeMap<_, _> = log.entries.iter().map(|line| (line.action.as_str(), line)).collect();
-    assert_eq!((lines["split"].principal.as_str(), lines["split"].allowed), ("token:ci", false));
+    let split = lines["split"];
+    assert_eq!(
+        (split.principal.as_str(), split.subject.as_str(), split.allowed),
+        ("token:ci", "default/a", false)
+    );
     assert!(lines["token.create"].allowed && lines["token.create"].subject == "ci");
     assert!(lines["token.revoke"].allowed);
     plane.stop().await;

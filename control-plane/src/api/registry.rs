@@ -20,7 +20,7 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl v1::registry_server::Registry for Registry {
     async fn begin_push(&self, request: Request<v1::BeginPushRequest>) -> Answer<v1::BeginPushResponse> {
-        self.0.allow(&request, Role::Pusher, "push").await?;
+        self.0.allow(&request, Role::Pusher, ("push", &request.get_ref().model)).await?;
         let begun = self.0.store.begin_push(begin(request.into_inner())?).await?;
         Ok(Response::new(v1::BeginPushResponse {
             push: begun.push,
@@ -57,7 +57,7 @@ impl v1::registry_server::Registry for Registry {
     async fn commit_push(&self, request: Request<v1::CommitPushRequest>) -> Answer<v1::CommitPushResponse> {
         // To activate is to move everybody's traffic, which is an operator's to do.
         let role = if request.get_ref().activate { Role::Operator } else { Role::Pusher };
-        let caller = self.0.allow(&request, role, "push").await?;
+        let caller = self.0.allow(&request, role, ("push", &request.get_ref().push)).await?;
         let v1::CommitPushRequest { push, activate } = request.into_inner();
         let committed = self.0.store.commit_push(&caller.name, &push, activate).await?;
         Ok(Response::new(v1::CommitPushResponse {
@@ -97,7 +97,8 @@ impl v1::registry_server::Registry for Registry {
         &self,
         request: Request<v1::DeleteVersionRequest>,
     ) -> Answer<v1::DeleteVersionResponse> {
-        let caller = self.0.allow(&request, Role::Operator, "delete").await?;
+        let subject = format!("{}:{}", request.get_ref().model, request.get_ref().version);
+        let caller = self.0.allow(&request, Role::Operator, ("delete", &subject)).await?;
         let v1::DeleteVersionRequest { model, version } = request.into_inner();
         let version = version.parse().map_err(ApiError::from)?;
         let serial = self.0.store.delete(&caller.name, &model_name(&model)?, &version).await?;
@@ -105,7 +106,7 @@ impl v1::registry_server::Registry for Registry {
     }
 
     async fn set_split(&self, request: Request<v1::SetSplitRequest>) -> Answer<v1::SetSplitResponse> {
-        let caller = self.0.allow(&request, Role::Operator, "split").await?;
+        let caller = self.0.allow(&request, Role::Operator, ("split", &request.get_ref().model)).await?;
         let v1::SetSplitRequest { model, split } = request.into_inner();
         let split = Split::try_from(split.unwrap_or_default()).map_err(ApiError::from)?;
         let serial = self.0.store.set_split(&caller.name, &model_name(&model)?, split.clone()).await?;
@@ -143,7 +144,8 @@ impl v1::registry_server::Registry for Registry {
         &self,
         request: Request<v1::CreateTokenRequest>,
     ) -> Answer<v1::CreateTokenResponse> {
-        let caller = self.0.allow(&request, Role::Operator, "token.create").await?;
+        let caller =
+            self.0.allow(&request, Role::Operator, ("token.create", &request.get_ref().name)).await?;
         let role = match request.get_ref().role() {
             v1::Role::Reader => Role::Reader,
             v1::Role::Pusher => Role::Pusher,
@@ -158,7 +160,8 @@ impl v1::registry_server::Registry for Registry {
         &self,
         request: Request<v1::RevokeTokenRequest>,
     ) -> Answer<v1::RevokeTokenResponse> {
-        let caller = self.0.allow(&request, Role::Operator, "token.revoke").await?;
+        let caller =
+            self.0.allow(&request, Role::Operator, ("token.revoke", &request.get_ref().name)).await?;
         self.0.revoke_token(&caller, &request.into_inner().name).await?;
         Ok(Response::new(v1::RevokeTokenResponse {}))
     }
@@ -167,7 +170,10 @@ impl v1::registry_server::Registry for Registry {
         &self,
         request: Request<v1::CreateJoinTokenRequest>,
     ) -> Answer<v1::CreateJoinTokenResponse> {
-        let caller = self.0.allow(&request, Role::Operator, "join-token.create").await?;
+        let caller = self
+            .0
+            .allow(&request, Role::Operator, ("join-token.create", &request.get_ref().spiffe_path))
+            .await?;
         let v1::CreateJoinTokenRequest { spiffe_path, names, ttl_seconds, uses } = request.into_inner();
         let join = Join { spiffe_path, names };
         let token = self.0.create_join_token(&caller, &join, ttl_seconds, uses).await?;

@@ -107,7 +107,8 @@ async fn set_split(
     who: Who,
     Body(wanted): Body<SplitView>,
 ) -> Result<Json<Changed>, ApiError> {
-    let caller = api.rest_allow(&who, Role::Operator, "split").await?;
+    let subject = format!("{}/{}", named.0, named.1);
+    let caller = api.rest_allow(&who, Role::Operator, ("split", &subject)).await?;
     let shares = wanted.0.iter().map(|(version, percent)| {
         let parts = (percent * 100.0).round();
         if !(0.0..=10_000.0).contains(&parts) {
@@ -130,7 +131,8 @@ async fn delete(
     Segments((namespace, model, version)): Segments<(String, String, String)>,
     who: Who,
 ) -> Result<Json<Changed>, ApiError> {
-    let caller = api.rest_allow(&who, Role::Operator, "delete").await?;
+    let subject = format!("{namespace}/{model}:{version}");
+    let caller = api.rest_allow(&who, Role::Operator, ("delete", &subject)).await?;
     let serial = api.store.delete(&caller.name, &name(&(namespace, model))?, &version.parse()?).await?;
     Ok(Json(Changed { serial: serial.0 }))
 }

@@ -10,6 +10,27 @@ use crate::{
     store::{Audit, Event, now_ms},
 };
 
+/// What a caller is about to do, and to what: for the record.
+pub(super) struct Act<'a> {
+    action: &'static str,
+    subject: &'a str,
+}
+
+/// Of a name that a caller chose, so much goes on record.
+const LONGEST_SUBJECT: usize = 256;
+
+impl From<&'static str> for Act<'_> {
+    fn from(action: &'static str) -> Self {
+        Self { action, subject: "" }
+    }
+}
+
+impl<'a> From<(&'static str, &'a String)> for Act<'a> {
+    fn from((action, subject): (&'static str, &'a String)) -> Self {
+        Self { action, subject }
+    }
+}
+
 impl Api {
     /// Who sent a request.
     pub(super) async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, ApiError> {
@@ -23,20 +44,21 @@ impl Api {
         &self,
         request: &Request<T>,
         role: Role,
-        action: &str,
+        act: impl Into<Act<'_>>,
     ) -> Result<Caller, ApiError> {
         let caller = self.caller(request).await?;
-        self.permit(caller, role, action).await
+        self.permit(caller, role, act.into()).await
     }
 
     /// Lets a caller through who has this role. A refusal of a change is put on record.
-    pub(super) async fn permit(&self, caller: Caller, role: Role, action: &str) -> Result<Caller, ApiError> {
+    pub(super) async fn permit(&self, caller: Caller, role: Role, act: Act<'_>) -> Result<Caller, ApiError> {
         let Err(denied) = caller.require(role) else { return Ok(caller) };
         if role > Role::Reader {
             let entry = Audit {
                 at_ms: now_ms(),
                 principal: caller.name,
-                action: action.to_owned(),
+                action: act.action.to_owned(),
+                subject: act.subject.chars().take(LONGEST_SUBJECT).collect(),
                 allowed: false,
                 detail: denied.to_string(),
                 ..Audit::default()

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     access::{Caller, Role},
-    api::{Api, ApiError},
+    api::{Api, ApiError, wire::Act},
 };
 
 /// What a request says of its sender.
@@ -32,11 +32,16 @@ pub(super) struct Raw(pub(super) Bytes);
 
 impl Api {
     /// Who sent a request that needs this role.
-    pub(super) async fn rest_allow(&self, who: &Who, role: Role, action: &str) -> Result<Caller, ApiError> {
+    pub(super) async fn rest_allow(
+        &self,
+        who: &Who,
+        role: Role,
+        act: impl Into<Act<'_>>,
+    ) -> Result<Caller, ApiError> {
         let bearer = who.1.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let bearer = bearer.and_then(|value| value.strip_prefix("Bearer "));
         let caller = self.access.caller(who.0.as_ref(), bearer).await?;
-        self.permit(caller, role, action).await
+        self.permit(caller, role, act.into()).await
     }
 }
 

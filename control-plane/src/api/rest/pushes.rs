@@ -86,7 +86,7 @@ pub(super) async fn begin(
     who: Who,
     Body(announced): Body<Announced>,
 ) -> Result<Json<Begun>, ApiError> {
-    api.rest_allow(&who, Role::Pusher, "push").await?;
+    api.rest_allow(&who, Role::Pusher, ("push", &announced.model)).await?;
     let begun = api.store.begin_push(announced.try_into()?).await?;
     Ok(Json(Begun {
         push: begun.push,
@@ -105,7 +105,7 @@ pub(super) async fn chunk(
     who: Who,
     Raw(bytes): Raw,
 ) -> Result<http::StatusCode, ApiError> {
-    api.rest_allow(&who, Role::Pusher, "push").await?;
+    api.rest_allow(&who, Role::Pusher, ("push", &push)).await?;
     let size = bytes.len() as u64;
     api.store.put_chunk(&api.store.push(&push).await?, digest, bytes).await?;
     metrics::counter!(sconce_telemetry::names::PUSHED_BYTES).increment(size);
@@ -121,7 +121,7 @@ pub(super) async fn commit(
     who: Who,
 ) -> Result<Json<Pushed>, ApiError> {
     let role = if activate { Role::Operator } else { Role::Pusher };
-    let caller = api.rest_allow(&who, role, "push").await?;
+    let caller = api.rest_allow(&who, role, ("push", &push)).await?;
     let committed = api.store.commit_push(&caller.name, &push, activate).await?;
     Ok(Json(Pushed {
         version: VersionView::new(committed.version.as_str(), &committed.record),

@@ -54,7 +54,7 @@ pub(super) async fn create(
     who: Who,
     Body(NewToken { name, role }): Body<NewToken>,
 ) -> Result<Json<Made>, ApiError> {
-    let caller = api.rest_allow(&who, Role::Operator, "token.create").await?;
+    let caller = api.rest_allow(&who, Role::Operator, ("token.create", &name)).await?;
     let role = role.parse().map_err(ApiError::Invalid)?;
     Ok(Json(Made { token: api.create_token(&caller, &name, role).await? }))
 }
@@ -66,7 +66,7 @@ pub(super) async fn revoke(
     Segments(name): Segments<String>,
     who: Who,
 ) -> Result<http::StatusCode, ApiError> {
-    let caller = api.rest_allow(&who, Role::Operator, "token.revoke").await?;
+    let caller = api.rest_allow(&who, Role::Operator, ("token.revoke", &name)).await?;
     api.revoke_token(&caller, &name).await?;
     Ok(http::StatusCode::NO_CONTENT)
 }
@@ -78,7 +78,7 @@ pub(super) async fn create_join(
     who: Who,
     Body(wanted): Body<NewJoinToken>,
 ) -> Result<Json<Made>, ApiError> {
-    let caller = api.rest_allow(&who, Role::Operator, "join-token.create").await?;
+    let caller = api.rest_allow(&who, Role::Operator, ("join-token.create", &wanted.spiffe_path)).await?;
     let join = Join { spiffe_path: wanted.spiffe_path, names: wanted.names };
     Ok(Json(Made { token: api.create_join_token(&caller, &join, wanted.ttl_seconds, wanted.uses).await? }))
 }

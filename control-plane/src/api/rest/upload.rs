@@ -62,7 +62,8 @@ pub(super) async fn push(
     body: Body,
 ) -> Result<Json<Pushed>, ApiError> {
     let role = if wanted.activate { Role::Operator } else { Role::Pusher };
-    let caller = api.rest_allow(&who, role, "push").await?;
+    let subject = format!("{namespace}/{model}:{version}");
+    let caller = api.rest_allow(&who, role, ("push", &subject)).await?;
     let model = ModelName::new(&namespace, &model)?;
     let labels = |text: &str| text.parse::<Labels>().map_err(|error| ApiError::Invalid(error.to_string()));
     let metadata = wanted.metadata.as_deref().map(labels).transpose()?.unwrap_or_default();

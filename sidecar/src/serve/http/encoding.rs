@@ -99,9 +99,8 @@ pub(super) async fn encode(reply: Response<Frames>, coding: Option<Coding>) -> R
         return Ok(reply.map(Body::new));
     };
     let (mut parts, frames) = reply.into_parts();
-    let body = blocking(move || deflate(coding, frames)).await?;
-    let body =
-        body.map_err(|error| ServeError::Malformed(format!("the answer cannot be compressed: {error}")))?;
+    // Memory is all that is written to, so only a bug can fail here.
+    let body = blocking(move || deflate(coding, frames)).await?.map_err(|_| ServeError::Panicked)?;
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     Ok(Response::from_parts(parts, Body::from(body)))
 }
