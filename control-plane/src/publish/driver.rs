@@ -186,7 +186,7 @@ impl<C: Cluster> Driver<C> {
     fn published(&mut self, world: &World, backend: &Backend) -> Option<Routing> {
         let model = backend.model();
         if !self.published.contains_key(model) {
-            let routing = world.routing(self.settings.form.kind(), backend)?;
+            let routing = world.routing(model)?;
             self.in_force(model, routing);
         }
         self.published.get(model).map(|(routing, _)| routing.clone())
@@ -299,8 +299,7 @@ impl<C: Cluster> Driver<C> {
 
     /// Removes what is left of a model that the catalog has not.
     async fn withdraw(&mut self, world: &World, model: &ModelName) -> Result<(), ClusterError> {
-        let route = world.observed.objects.get(&route_id(self.settings.form.kind(), model));
-        let newest = route.and_then(|route| render::read(route)).map(|routing| routing.generation);
+        let newest = world.routing(model).map(|routing| routing.generation);
         // Generations are serials, so this route is from a catalog that ours knows nothing of: the
         // data were lost, or are those of another day. Removing it would turn that into an outage.
         if newest.is_some_and(|generation| generation.0 > world.catalog.serial.0) {
