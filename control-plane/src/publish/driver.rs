@@ -86,6 +86,7 @@ impl<C: Cluster> Driver<C> {
                 Ok(wake) => {
                     if self.unreachable.take().is_some() {
                         tracing::info!("the API server is reached again");
+                        self.board.trouble(None);
                     }
                     wake
                 }
@@ -106,6 +107,7 @@ impl<C: Cluster> Driver<C> {
     fn failed(&mut self, error: &ClusterError) -> Instant {
         if self.unreachable.is_none() {
             tracing::warn!(%error, "nothing is published until the API server answers");
+            self.board.trouble(Some(error.to_string()));
         }
         let now = Instant::now();
         let backoff = self.unreachable.get_or_insert_with(Backoff::for_failures);
@@ -119,7 +121,7 @@ impl<C: Cluster> Driver<C> {
         let world = self.inputs.look();
         if !self.cluster.leads() {
             self.stand_down();
-            return Ok(None);
+            return Err(ClusterError::NotLeading);
         }
         if !self.settings.needs().iter().all(|source| world.observed.listed.contains(source)) {
             return Ok(None);
