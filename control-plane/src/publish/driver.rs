@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
-    Settings,
+    Form, Settings,
     backoff::Backoff,
     cluster::{Cluster, ClusterError, Kind, ObjectId, Observed, Source},
     keeper::{Keeper, Outcome, Trouble},
@@ -221,22 +221,24 @@ impl<C: Cluster> Driver<C> {
             owner: None,
         };
         self.keep(world, backend, render::service(backend, &options)).await?;
-        let routed = match self.settings.form.kind() {
-            Kind::HttpRoute => match render::http_route(backend, target, &options) {
+        let routed = match self.settings.form {
+            Form::Istio => {
+                self.keep(world, backend, render::virtual_service(backend, target, &options)).await
+            }
+            Form::GatewayApi => match render::http_route(backend, target, &options) {
                 Ok(route) => self.keep(world, backend, route).await,
                 Err(error) => Err(Trouble::Cluster(ClusterError::Refused(error.to_string()))),
             },
-            Kind::VirtualService | Kind::Service => {
-                self.keep(world, backend, render::virtual_service(backend, target, &options)).await
-            }
         };
         for name in &plan.label {
             self.cluster.label(&pod(name), &key, Some(READY)).await?;
         }
         routed?;
         // What an earlier configuration published, now that this one's is there.
-        let other =
-            if self.settings.form.kind() == Kind::HttpRoute { Kind::VirtualService } else { Kind::HttpRoute };
+        let other = match self.settings.form {
+            Form::Istio => Kind::HttpRoute,
+            Form::GatewayApi => Kind::VirtualService,
+        };
         self.delete(world, &route_id(other, backend.model())).await?;
         Ok(())
     }

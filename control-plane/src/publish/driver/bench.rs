@@ -12,7 +12,6 @@ use super::*;
 use crate::{
     fleet::{Member, Standing},
     publish::{
-        Form,
         cluster::memory::Memory,
         keeper::Drift,
         plan::{Rules, tests::routing},

@@ -297,7 +297,7 @@ async fn another_form_replaces_the_one_before_once_it_is_there() {
     bench.want("1=100@1");
     bench.report(&[("a", &["1"])]);
     bench.published(1).await;
-    bench.settings.form = crate::publish::Form::GatewayApi;
+    bench.settings.form = Form::GatewayApi;
     let before = bench.memory.log().len();
     // Nobody has reconnected yet, and nobody needs to: it is the same split.
     let mut next = bench.succeed().await;
