@@ -1,4 +1,4 @@
-//! The control plane: store, API, certificate authority and fleet.
+//! The control plane: store, API, certificate authority, fleet and publishing.
 //!
 //! `ARCHITECTURE.md` at the root has the picture. The store is the one writer
 //! of the catalog; everything else reads its `watch` channel or goes through it.

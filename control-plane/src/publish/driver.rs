@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{
-    Settings,
+    Form, Settings,
     backoff::Backoff,
     cluster::{Cluster, ClusterError, Kind, ObjectId, Observed, Source},
     keeper::{Keeper, Outcome, Trouble},
@@ -86,6 +86,7 @@ impl<C: Cluster> Driver<C> {
                 Ok(wake) => {
                     if self.unreachable.take().is_some() {
                         tracing::info!("the API server is reached again");
+                        self.board.trouble(None);
                     }
                     wake
                 }
@@ -106,6 +107,7 @@ impl<C: Cluster> Driver<C> {
     fn failed(&mut self, error: &ClusterError) -> Instant {
         if self.unreachable.is_none() {
             tracing::warn!(%error, "nothing is published until the API server answers");
+            self.board.trouble(Some(error.to_string()));
         }
         let now = Instant::now();
         let backoff = self.unreachable.get_or_insert_with(Backoff::for_failures);
@@ -119,7 +121,7 @@ impl<C: Cluster> Driver<C> {
         let world = self.inputs.look();
         if !self.cluster.leads() {
             self.stand_down();
-            return Ok(None);
+            return Err(ClusterError::NotLeading);
         }
         if !self.settings.needs().iter().all(|source| world.observed.listed.contains(source)) {
             return Ok(None);
@@ -186,7 +188,7 @@ impl<C: Cluster> Driver<C> {
     fn published(&mut self, world: &World, backend: &Backend) -> Option<Routing> {
         let model = backend.model();
         if !self.published.contains_key(model) {
-            let routing = world.routing(self.settings.form.kind(), backend)?;
+            let routing = world.routing(model)?;
             self.in_force(model, routing);
         }
         self.published.get(model).map(|(routing, _)| routing.clone())
@@ -219,22 +221,24 @@ impl<C: Cluster> Driver<C> {
             owner: None,
         };
         self.keep(world, backend, render::service(backend, &options)).await?;
-        let routed = match self.settings.form.kind() {
-            Kind::HttpRoute => match render::http_route(backend, target, &options) {
+        let routed = match self.settings.form {
+            Form::Istio => {
+                self.keep(world, backend, render::virtual_service(backend, target, &options)).await
+            }
+            Form::GatewayApi => match render::http_route(backend, target, &options) {
                 Ok(route) => self.keep(world, backend, route).await,
                 Err(error) => Err(Trouble::Cluster(ClusterError::Refused(error.to_string()))),
             },
-            Kind::VirtualService | Kind::Service => {
-                self.keep(world, backend, render::virtual_service(backend, target, &options)).await
-            }
         };
         for name in &plan.label {
             self.cluster.label(&pod(name), &key, Some(READY)).await?;
         }
         routed?;
         // What an earlier configuration published, now that this one's is there.
-        let other =
-            if self.settings.form.kind() == Kind::HttpRoute { Kind::VirtualService } else { Kind::HttpRoute };
+        let other = match self.settings.form {
+            Form::Istio => Kind::HttpRoute,
+            Form::GatewayApi => Kind::VirtualService,
+        };
         self.delete(world, &route_id(other, backend.model())).await?;
         Ok(())
     }
@@ -299,8 +303,7 @@ impl<C: Cluster> Driver<C> {
 
     /// Removes what is left of a model that the catalog has not.
     async fn withdraw(&mut self, world: &World, model: &ModelName) -> Result<(), ClusterError> {
-        let route = world.observed.objects.get(&route_id(self.settings.form.kind(), model));
-        let newest = route.and_then(|route| render::read(route)).map(|routing| routing.generation);
+        let newest = world.routing(model).map(|routing| routing.generation);
         // Generations are serials, so this route is from a catalog that ours knows nothing of: the
         // data were lost, or are those of another day. Removing it would turn that into an outage.
         if newest.is_some_and(|generation| generation.0 > world.catalog.serial.0) {

@@ -1,6 +1,6 @@
 //! What has become of each model's split, for people and for the API.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use futures::future::BoxFuture;
 use sconce_catalog::{Generation, ModelName};
@@ -10,12 +10,18 @@ use tokio::sync::watch;
 use super::reasons::Lacking;
 use crate::store::{Event, now_ms};
 
-/// What has become of each model's split. Empty while another control plane publishes.
-pub(super) type All = watch::Receiver<Arc<BTreeMap<ModelName, Publication>>>;
-
 /// What the rest of the control plane may know of publishing.
 #[derive(Clone)]
-pub(crate) struct Publications(pub(super) Option<All>);
+pub(crate) struct Publications(pub(super) Option<watch::Receiver<Known>>);
+
+/// What is known of publishing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// What has become of each model's split. Empty while another control plane publishes.
+    pub(super) models: BTreeMap<ModelName, Publication>,
+    /// Why nothing at all is published at the moment.
+    pub(super) trouble: Option<String>,
+}
 
 /// Writes down an event.
 pub(super) type Journal = Box<dyn Fn(Event) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -42,11 +48,18 @@ pub(crate) struct InForce {
 impl Publications {
     /// What has become of a model's split; `None` where nothing is published at all.
     pub(crate) fn of(&self, model: &ModelName) -> Option<Publication> {
-        let known = self.0.as_ref()?.borrow().get(model).cloned();
-        Some(known.unwrap_or_else(|| {
-            let reason = "this control plane does not publish, or has only begun to";
-            Publication { in_force: None, state: State::Waiting(reason.into()), lacking: Vec::new() }
-        }))
+        let known = self.0.as_ref()?.borrow();
+        let model = known.models.get(model);
+        let waits = |reason: &str| Publication {
+            in_force: model.and_then(|model| model.in_force),
+            state: State::Waiting(reason.to_owned()),
+            lacking: Vec::new(),
+        };
+        Some(match (&known.trouble, model) {
+            (Some(trouble), _) => waits(trouble),
+            (None, Some(model)) => model.clone(),
+            (None, None) => waits("this control plane does not publish, or has only begun to"),
+        })
     }
 }
 
@@ -65,20 +78,19 @@ pub(crate) enum State {
 
 /// The one writer of the publications.
 pub(super) struct Board {
-    publications: watch::Sender<Arc<BTreeMap<ModelName, Publication>>>,
+    known: watch::Sender<Known>,
     journal: Journal,
 }
 
 impl Board {
-    pub(super) fn new(journal: Journal) -> (Self, All) {
-        let publications = watch::Sender::new(Arc::default());
-        let reader = publications.subscribe();
-        (Self { publications, journal }, reader)
+    pub(super) fn new(journal: Journal) -> (Self, watch::Receiver<Known>) {
+        let (known, reader) = watch::channel(Known::default());
+        (Self { known, journal }, reader)
     }
 
     /// Says what has become of a model, and makes an event of it where that is news.
     pub(super) async fn set(&self, model: &ModelName, next: Publication) {
-        let before = self.publications.borrow().get(model).cloned();
+        let before = self.known.borrow().models.get(model).cloned();
         if before.as_ref() == Some(&next) {
             return;
         }
@@ -90,8 +102,8 @@ impl Board {
         let same_route = before.as_ref().and_then(|before| before.in_force) == next.in_force;
         let same_state = before.as_ref().is_some_and(|before| before.state == next.state);
         let news = (!same_route || !same_state).then(|| told(model, &next));
-        self.publications.send_modify(|all| {
-            Arc::make_mut(all).insert(model.clone(), next);
+        self.known.send_modify(|known| {
+            known.models.insert(model.clone(), next);
         });
         if let Some((kind, message)) = news {
             metrics::counter!(names::PUBLICATIONS, "outcome" => kind).increment(1);
@@ -99,12 +111,21 @@ impl Board {
         }
     }
 
-    /// A model is not published any more.
+    /// A model is not published any more. Told once: the watches may show its objects for longer.
     pub(super) async fn remove(&self, model: &ModelName) {
-        self.publications.send_modify(|all| {
-            Arc::make_mut(all).remove(model);
+        if self.known.send_if_modified(|known| known.models.remove(model).is_some()) {
+            self.event(model, "route.withdrawn", format!("{model} is no longer in the mesh")).await;
+        }
+    }
+
+    /// Nothing at all is published, for this reason; or that is over. An event for each model would
+    /// drown those that matter.
+    pub(super) fn trouble(&self, trouble: Option<String>) {
+        self.known.send_if_modified(|known| {
+            let news = known.trouble != trouble;
+            known.trouble = trouble;
+            news
         });
-        self.event(model, "route.withdrawn", format!("{model} is no longer in the mesh")).await;
     }
 
     /// Something of a model's was put back.
@@ -115,7 +136,7 @@ impl Board {
 
     /// Nothing is known: another control plane publishes.
     pub(super) fn clear(&self) {
-        self.publications.send_if_modified(|all| !std::mem::take(all).is_empty());
+        self.known.send_if_modified(|known| !std::mem::take(&mut known.models).is_empty());
     }
 
     async fn event(&self, model: &ModelName, kind: &'static str, message: String) {

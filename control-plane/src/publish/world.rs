@@ -7,13 +7,16 @@ use std::{
 };
 
 use sconce_catalog::{Catalog, Model, ModelName};
-use sconce_istio::render::{self, Backend, Routing};
+use sconce_istio::render::{self, Routing};
 
 use super::{
     cluster::{Kind, ObjectId, Observed},
     plan::Pod,
 };
 use crate::fleet::{Member, Members, PodName};
+
+/// Kinds that a route may have.
+const ROUTES: [Kind; 2] = [Kind::VirtualService, Kind::HttpRoute];
 
 /// Taken once for each pass, so that a pass sees one state of everything.
 pub(super) struct World {
@@ -74,15 +77,17 @@ impl World {
         all.into_iter().map(|pod| (pod.name.clone(), one(pod))).collect()
     }
 
-    /// What the cluster's own route says is published.
-    pub(super) fn routing(&self, kind: Kind, backend: &Backend) -> Option<Routing> {
-        self.observed.objects.get(&route_id(kind, backend.model())).and_then(|route| render::read(route))
+    /// What the cluster's own route says is published, whatever form it has: of two, the newer is
+    /// the one that was being put in place of the other.
+    pub(super) fn routing(&self, model: &ModelName) -> Option<Routing> {
+        let routes = ROUTES.iter().filter_map(|kind| self.observed.objects.get(&route_id(*kind, model)));
+        routes.filter_map(|route| render::read(route)).max_by_key(|routing| routing.generation)
     }
 
     /// Objects of a model, as they are called; nothing else is ever deleted.
     pub(super) fn objects_of(&self, model: &ModelName) -> Vec<ObjectId> {
         // Routes first: one without its Service would answer 503.
-        let routes = [Kind::VirtualService, Kind::HttpRoute].map(|kind| route_id(kind, model));
+        let routes = ROUTES.map(|kind| route_id(kind, model));
         let all = routes.into_iter().chain([service_id(model)]);
         all.filter(|id| self.observed.objects.contains_key(id)).collect()
     }

@@ -12,6 +12,9 @@ pub struct InvalidFilter {
     reason: String,
 }
 
+/// kube's client calls every attempt that fails an error. Whoever makes it tells it once.
+const QUIET: &str = "kube_client::client::builder=off";
+
 /// Starts logging to standard error.
 ///
 /// `filter` is a level or a list of `target=level`. A second call in one process changes
@@ -20,7 +23,7 @@ pub struct InvalidFilter {
 /// # Errors
 /// Where `filter` is neither.
 pub fn init_logs(filter: &str, json: bool) -> Result<(), InvalidFilter> {
-    let filter = EnvFilter::try_new(filter)
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))
         .map_err(|error| InvalidFilter { text: filter.to_owned(), reason: error.to_string() })?;
     let lines = fmt::layer().with_writer(std::io::stderr).with_target(true);
     let registry = tracing_subscriber::registry().with(filter);

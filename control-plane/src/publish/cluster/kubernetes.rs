@@ -120,6 +120,9 @@ fn failure(error: kube::Error) -> ClusterError {
     match error {
         kube::Error::Api(status) => match status.code {
             409 => ClusterError::Conflict(status.message),
+            // The API server is there, and somebody's webhook is not, such as the one by which istiod
+            // checks routes: other objects need not wait for it.
+            500 if status.message.contains("failed calling webhook") => ClusterError::Refused(status.message),
             // Too many requests, or one that took too long, is the server's state and not ours.
             408 | 429 | 500.. => ClusterError::Unreachable(status.message),
             _ => ClusterError::Refused(status.message),

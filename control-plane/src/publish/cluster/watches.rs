@@ -53,7 +53,7 @@ pub(in crate::publish) async fn follow(client: Client, observed: &watch::Sender<
 
 /// Puts one object, or takes it away, and says whether that changed anything: most pods of a
 /// cluster are no concern of ours, and readers are not woken for them.
-type Put<K> = fn(&mut Observed, &K, bool) -> bool;
+type Put<K> = fn(&mut Observed, Source, &K, bool) -> bool;
 
 async fn one<K>(
     source: Source,
@@ -82,15 +82,15 @@ async fn one<K>(
             Ok(Event::InitDone) => observed.send_modify(|observed| {
                 observed.forget(source);
                 for object in listing.drain(..) {
-                    put(observed, &object, true);
+                    put(observed, source, &object, true);
                 }
                 observed.listed.insert(source);
             }),
             Ok(Event::Apply(object)) => {
-                observed.send_if_modified(|observed| put(observed, &object, true));
+                observed.send_if_modified(|observed| put(observed, source, &object, true));
             }
             Ok(Event::Delete(object)) => {
-                observed.send_if_modified(|observed| put(observed, &object, false));
+                observed.send_if_modified(|observed| put(observed, source, &object, false));
             }
         }
         failing = false;
@@ -111,8 +111,10 @@ impl Observed {
     }
 }
 
-fn put_object(observed: &mut Observed, object: &DynamicObject, there: bool) -> bool {
-    let Ok(value) = serde_json::to_value(object) else { return false };
+fn put_object(observed: &mut Observed, source: Source, object: &DynamicObject, there: bool) -> bool {
+    let (Source::Objects(kind), Ok(mut value)) = (source, serde_json::to_value(object)) else { return false };
+    // Entries of a list of built-in objects do not say what they are: the list does.
+    value["kind"] = resource(kind).kind.into();
     let Some(id) = ObjectId::of(&value) else { return false };
     let own = ours(&value) && value["metadata"]["labels"].get(MODEL_LABEL).is_some();
     let root = (id.namespace.clone(), id.name.clone());
@@ -123,7 +125,7 @@ fn put_object(observed: &mut Observed, object: &DynamicObject, there: bool) -> b
     of_roots || of_own
 }
 
-fn put_pod(observed: &mut Observed, pod: &PartialObjectMeta<Pod>, there: bool) -> bool {
+fn put_pod(observed: &mut Observed, _: Source, pod: &PartialObjectMeta<Pod>, there: bool) -> bool {
     let name = PodName { namespace: pod.namespace().unwrap_or_default(), name: pod.name_any() };
     let models = pod.labels().keys().filter_map(|key| key.strip_prefix(MODEL_LABEL_PREFIX));
     let marks = Marks {
@@ -152,6 +154,8 @@ mod tests {
 
     use super::*;
 
+    const ROUTES: Source = Source::Objects(Kind::VirtualService);
+
     fn virtual_service(labels: &serde_json::Value, delegate: Option<&str>) -> DynamicObject {
         let rule = delegate.map_or(json!({}), |name| json!({ "delegate": { "name": name } }));
         let object = json!({
@@ -164,18 +168,29 @@ mod tests {
     }
 
     #[test]
+    fn entries_of_lists_count_although_they_do_not_say_what_they_are() {
+        let labels = json!({ "app.kubernetes.io/managed-by": "sconce", "sconce.dev/model": "fraud" });
+        let entry =
+            json!({ "metadata": { "name": "fraud", "namespace": "ml", "labels": labels }, "spec": {} });
+        let entry: DynamicObject = serde_json::from_value(entry).expect("an object");
+        let mut observed = Observed::default();
+        assert!(put_object(&mut observed, Source::Objects(Kind::Service), &entry, true));
+        assert_eq!(observed.objects.keys().map(|id| id.kind).collect::<Vec<_>>(), [Kind::Service]);
+    }
+
+    #[test]
     fn objects_are_ours_or_roots_or_no_concern_of_ours() {
         let mut observed = Observed::default();
         let marks = json!({ "app.kubernetes.io/managed-by": "sconce", "sconce.dev/model": "fraud" });
-        assert!(put_object(&mut observed, &virtual_service(&marks, None), true));
-        assert!(!put_object(&mut observed, &virtual_service(&marks, None), true), "nothing new");
+        assert!(put_object(&mut observed, ROUTES, &virtual_service(&marks, None), true));
+        assert!(!put_object(&mut observed, ROUTES, &virtual_service(&marks, None), true), "nothing new");
         assert_eq!((observed.objects.len(), observed.roots.len()), (1, 0));
         // Somebody takes our label away, and makes a root of it.
-        assert!(put_object(&mut observed, &virtual_service(&json!({}), Some("sconce-fraud")), true));
+        assert!(put_object(&mut observed, ROUTES, &virtual_service(&json!({}), Some("sconce-fraud")), true));
         assert_eq!((observed.objects.len(), observed.is_delegate("ml", "sconce-fraud")), (0, true));
         assert!(!observed.is_delegate("shop", "sconce-fraud"));
-        assert!(put_object(&mut observed, &virtual_service(&json!({}), None), true));
-        assert!(!put_object(&mut observed, &virtual_service(&json!({}), None), false));
+        assert!(put_object(&mut observed, ROUTES, &virtual_service(&json!({}), None), true));
+        assert!(!put_object(&mut observed, ROUTES, &virtual_service(&json!({}), None), false));
         assert!(observed.objects.is_empty() && observed.roots.is_empty());
     }
 
@@ -186,12 +201,12 @@ mod tests {
             let pod = json!({ "metadata": { "name": "a", "namespace": "ml", "labels": labels } });
             serde_json::from_value(pod).expect("a pod")
         };
-        assert!(!put_pod(&mut observed, &pod(json!({ "app": "shop" })), true));
+        assert!(!put_pod(&mut observed, Source::Pods, &pod(json!({ "app": "shop" })), true));
         let marked = pod(json!({ "sconce.dev/model.fraud": "ready", "sconce.dev/inject": "true" }));
-        assert!(put_pod(&mut observed, &marked, true));
+        assert!(put_pod(&mut observed, Source::Pods, &marked, true));
         let marks = observed.pods.values().next().expect("one");
         assert_eq!(marks.models.iter().collect::<Vec<_>>(), ["fraud"]);
-        assert!(put_pod(&mut observed, &pod(json!({})), true));
+        assert!(put_pod(&mut observed, Source::Pods, &pod(json!({})), true));
         assert!(observed.pods.is_empty());
     }
 }

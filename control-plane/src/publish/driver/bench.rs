@@ -12,11 +12,10 @@ use super::*;
 use crate::{
     fleet::{Member, Standing},
     publish::{
-        Form,
         cluster::memory::Memory,
         keeper::Drift,
         plan::{Rules, tests::routing},
-        publications::All,
+        publications::{Known, Publications},
         world::service_id,
     },
     store::Event,
@@ -30,7 +29,7 @@ pub(super) struct Bench {
     catalog: watch::Sender<Arc<Catalog>>,
     members: watch::Sender<Arc<Members>>,
     pub(super) held: watch::Sender<Option<Instant>>,
-    publications: All,
+    known: watch::Receiver<Known>,
     events: Arc<Mutex<Vec<Event>>>,
     driver: JoinSet<()>,
 }
@@ -57,7 +56,7 @@ impl Bench {
     pub(super) fn with(settings: Settings, memory: Memory) -> Self {
         let events: Arc<Mutex<Vec<Event>>> = Arc::default();
         let kept = Arc::clone(&events);
-        let (board, publications) = Board::new(Box::new(move |event| {
+        let (board, known) = Board::new(Box::new(move |event| {
             kept.lock().unwrap_or_else(PoisonError::into_inner).push(event);
             Box::pin(async {})
         }));
@@ -67,7 +66,7 @@ impl Bench {
             catalog: watch::Sender::default(),
             members: watch::Sender::default(),
             held: watch::Sender::new(Some(Instant::now() + PATIENCE * 10)),
-            publications,
+            known,
             events,
             driver: JoinSet::new(),
         };
@@ -143,11 +142,11 @@ impl Bench {
         holds: impl Fn(&Publication) -> bool,
     ) -> Publication {
         let model: ModelName = model.parse().expect("valid");
-        let found = self.publications.wait_for(|all| all.get(&model).is_some_and(&holds));
+        let found = self.known.wait_for(|known| known.models.get(&model).is_some_and(&holds));
         let Ok(found) = tokio::time::timeout(PATIENCE, found).await else {
-            panic!("it never came true: {what}; {:?}, {:?}", self.publications.borrow(), self.memory.log());
+            panic!("it never came true: {what}; {:?}, {:?}", self.known.borrow(), self.memory.log());
         };
-        found.expect("the driver lives").get(&model).cloned().expect("just seen")
+        found.expect("the driver lives").models.get(&model).cloned().expect("just seen")
     }
 
     pub(super) async fn published(&mut self, generation: u64) -> Publication {
@@ -157,7 +156,7 @@ impl Bench {
 
     /// Waits until nothing is said of any model.
     pub(super) async fn until_silent(&mut self) {
-        let empty = self.publications.wait_for(|all| all.is_empty());
+        let empty = self.known.wait_for(|known| known.models.is_empty());
         tokio::time::timeout(PATIENCE, empty).await.expect("in time").expect("the driver lives");
     }
 
@@ -172,6 +171,11 @@ impl Bench {
             assert!(Instant::now() < deadline, "no {kind} among {:?}", self.events());
             tokio::task::yield_now().await;
         }
+    }
+
+    /// What the API would say.
+    pub(super) fn told(&self) -> Option<Publication> {
+        Publications(Some(self.known.clone())).of(&fraud())
     }
 
     pub(super) fn events(&self) -> Vec<Event> {

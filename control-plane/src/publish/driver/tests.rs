@@ -116,8 +116,13 @@ async fn while_nobody_answers_nothing_changes_and_then_it_goes_on() {
         tokio::task::yield_now().await;
     }
     assert_eq!(bench.memory.log(), before);
+    let told = bench.told().expect("publishing is on");
+    assert!(matches!(&told.state, State::Waiting(why) if why.contains("cannot be reached")), "{told:?}");
+    assert_eq!(told.in_force.map(|it| it.generation.0), Some(1));
     bench.memory.set_down(false);
     bench.published(2).await;
+    let reached = bench.events().into_iter().filter(|event| event.kind == "route.published").count();
+    assert_eq!((reached, bench.told().map(|it| it.state)), (2, Some(State::Published)));
 }
 
 #[tokio::test]
@@ -292,10 +297,10 @@ async fn another_form_replaces_the_one_before_once_it_is_there() {
     bench.want("1=100@1");
     bench.report(&[("a", &["1"])]);
     bench.published(1).await;
-    bench.settings.form = crate::publish::Form::GatewayApi;
+    bench.settings.form = Form::GatewayApi;
     let before = bench.memory.log().len();
+    // Nobody has reconnected yet, and nobody needs to: it is the same split.
     let mut next = bench.succeed().await;
-    next.report(&[("a", &["1"])]);
     next.published(1).await;
     let log = [
         "apply Service ml/fraud",
