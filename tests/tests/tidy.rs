@@ -107,8 +107,9 @@ fn wire_types_stay_with_those_who_speak_the_wire() {
         "control-plane/tests/",
         "cli/",
     ];
-    // The fleet keeps sidecars' reports as they came, and the CA its reply.
-    let keepers = ["control-plane/src/fleet", "control-plane/src/issuing.rs"];
+    // The fleet keeps sidecars' reports as they came, the proof of a split reads them, and the CA
+    // keeps its reply.
+    let keepers = ["control-plane/src/fleet", "control-plane/src/proof.rs", "control-plane/src/issuing.rs"];
     none("`sconce_proto::` only where the wire is spoken", |path, text| {
         product(text).contains("sconce_proto::")
             && !speakers.iter().chain(&keepers).any(|speaker| path.starts_with(speaker))
