@@ -122,10 +122,11 @@ async fn every_method_asks_for_its_role() {
         let mut control = SidecarControlClient::new(caller.channel.clone());
         let answer =
             control.get_manifest(caller.request(v1::GetManifestRequest { artifact: vec![0; 32] })).await;
-        let wanted = if caller.token.is_some() || caller.role.is_none() {
-            Code::Unauthenticated
-        } else {
-            Code::NotFound
+        let wanted = match caller.name {
+            "a workload" => Code::NotFound,
+            // It proves no namespace, so it is no sidecar.
+            "the operator" => Code::PermissionDenied,
+            _ => Code::Unauthenticated,
         };
         assert_eq!(answer.err().map(|status| status.code()), Some(wanted), "{}", caller.name);
     }
