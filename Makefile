@@ -28,6 +28,7 @@ test: libtorch clients ## Run every test that needs no cluster
 	@SCONCE_CLIENTS="$$(scripts/clients.sh)" cargo test --workspace --locked
 
 test-cluster: build ## Run the scenarios on a real Kubernetes with Istio (KUBECONFIG, else one started here, as root)
+	@cargo build --release --locked -p sconce-cluster-tests --bin caller
 	@tests/cluster/run.sh
 
 cluster-start: ## Start a Kubernetes with Istio on this machine, as root, and print its KUBECONFIG

@@ -37,6 +37,7 @@ go_install() { CGO_ENABLED=0 GOBIN="$BIN" GOFLAGS= go install -trimpath -ldflags
 istiod() { go_install "istio.io/istio/pilot/cmd/pilot-discovery@$ISTIO"; }
 agent() { go_install "istio.io/istio/pilot/cmd/pilot-agent@$ISTIO"; }
 istioctl() { go_install "istio.io/istio/istioctl/cmd/istioctl@$ISTIO"; }
+helm() { go_install "helm.sh/helm/v4/cmd/helm@$HELM"; }
 coredns() { go_install "github.com/coredns/coredns@$COREDNS"; }
 
 # The folder of a Go module that has been downloaded.
@@ -73,17 +74,6 @@ image() {
         "localhost/$name" "docker-archive:$IMAGES/${name%%:*}.tar.new:localhost/$name"
     mv "$IMAGES/${name%%:*}.tar.new" "$IMAGES/${name%%:*}.tar"
     rm -rf "$context"
-}
-
-# Copies programs with every library that they load, under the same paths.
-with_libraries() {
-    local target="$1" program library
-    shift
-    for program in "$@"; do
-        { ldd "$program" 2> /dev/null || true; } | grep -o '/[^ ]*' | while read -r library; do
-            install -D "$library" "$target$library"
-        done
-    done
 }
 
 pause_image() {
@@ -137,6 +127,7 @@ step "$BIN/pilot-discovery" "istiod (6 min)" istiod
 step "$BIN/pilot-agent" "Istio's agent" agent
 step "$BIN/istioctl" "istioctl (1 min)" istioctl
 step "$BIN/coredns" "CoreDNS (3 min)" coredns
+step "$BIN/helm" "helm (3 min)" helm
 step "$BIN/envoy" "Envoy $ENVOY" envoy
 step "$PARTS/manifests" "the CRDs of Istio and the Gateway API" manifests
 step "$IMAGES/pause.tar" "the pause image" pause_image

@@ -11,6 +11,7 @@ ISTIO=v0.0.0-20260827124520-eed52ebb66ad
 COREDNS=v1.15.0
 GATEWAY_API=v1.6.0
 ENVOY=1.40.0
+HELM=v4.3.1
 
 # Parts are kept by version outside the tree: they take 20 minutes on 2 cores and never change.
 key="$(cat "$CLUSTER"/kubernetes/* <(echo "$ISTIO $COREDNS $GATEWAY_API $ENVOY") | cksum | cut -d' ' -f1)"
@@ -55,5 +56,16 @@ await() {
             fail "after $seconds s it is still not so: $what; the log is $RUN/log/$log.log"
         fi
         sleep 0.2
+    done
+}
+
+# Copies programs with every library that they load, under the same paths.
+with_libraries() {
+    local target="$1" program library
+    shift
+    for program in "$@"; do
+        { ldd "$program" 2> /dev/null || true; } | grep -o '/[^ ]*' | while read -r library; do
+            install -D "$library" "$target$library"
+        done
     done
 }

@@ -2,9 +2,9 @@
 
 mod wait;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sconce_catalog::{ModelName, Split};
+use sconce_catalog::Split;
 use serde::Serialize;
 
 use super::models::{ShareView, shares};
@@ -23,6 +23,9 @@ struct SplitView {
     serial: Option<u64>,
     /// How far it has come.
     progress: SplitProgress,
+    /// How long it took to get there, where it was waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -34,19 +37,33 @@ struct Deleted {
 
 /// Sets the split, or shows it where no share is given.
 pub(super) async fn run(args: args::Split, mut control: Control, out: Output) -> Result<(), Failure> {
+    let model = args.model.to_string();
     if args.shares.is_empty() {
         let described = control.model(&args.model).await?;
-        return show(&args.model, described.model.split.as_ref(), None, described.progress, out);
+        let split = described.model.split;
+        let view = SplitView {
+            model,
+            split: shares(split.as_ref()),
+            serial: None,
+            progress: described.progress,
+            seconds: None,
+        };
+        return show(&view, split.as_ref(), out);
     }
     let wanted = wanted(&args.shares).map_err(|failure| {
         failure.hint(format!("write it as `sconce split {} 1=90 2=10`; the shares sum to 100", args.model))
     })?;
+    let began = Instant::now();
     let set = control.set_split(&args.model, &wanted).await?;
-    let progress = match args.wait {
-        0 => control.model(&args.model).await?.progress,
-        limit => wait::in_force(&mut control, &args.model, Duration::from_secs(limit)).await?,
+    let (progress, seconds) = match args.wait {
+        0 => (control.model(&args.model).await?.progress, None),
+        limit => {
+            let progress = wait::in_force(&mut control, &args.model, Duration::from_secs(limit)).await?;
+            (progress, Some(began.elapsed().as_secs_f64()))
+        }
     };
-    show(&args.model, Some(&set.split), Some(set.serial), progress, out)
+    let split = shares(Some(&set.split));
+    show(&SplitView { model, split, serial: Some(set.serial), progress, seconds }, Some(&set.split), out)
 }
 
 /// The split that was typed.
@@ -55,15 +72,8 @@ pub(super) fn wanted(shares: &[SplitShare]) -> Result<Split, Failure> {
     Split::new(shares).map_err(|error| Failure::usage(error.to_string()))
 }
 
-fn show(
-    model: &ModelName,
-    split: Option<&Split>,
-    serial: Option<u64>,
-    progress: SplitProgress,
-    out: Output,
-) -> Result<(), Failure> {
-    let view = SplitView { model: model.to_string(), split: shares(split), serial, progress };
-    out.show(&view, |view| match split {
+fn show(view: &SplitView, split: Option<&Split>, out: Output) -> Result<(), Failure> {
+    out.show(view, |view| match split {
         None => format!("{} has no version yet, hence no split", view.model),
         Some(split) => format!("{}: {split}\n{}", view.model, view.progress.message),
     })

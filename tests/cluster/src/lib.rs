@@ -4,6 +4,7 @@
 //! `make test-cluster` runs them. Plain `cargo test` must never touch whatever cluster
 //! somebody's `KUBECONFIG` leads to, so they run only where `SCONCE_CLUSTER` is set.
 
+pub mod binomial;
 mod report;
 
 use std::{
@@ -33,6 +34,16 @@ impl Cluster {
         }
         let or = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
         Some(Self { image: or("SCONCE_IMAGE", "localhost/sconce"), tag: or("SCONCE_TAG", "dev") })
+    }
+
+    /// What its images are called, before `-sidecar` and the rest.
+    pub fn image(&self) -> &str {
+        &self.image
+    }
+
+    /// Their tag.
+    pub fn tag(&self) -> &str {
+        &self.tag
     }
 
     /// Applies a file of `manifests/`, with each of `replace`'s words replaced.
@@ -110,21 +121,23 @@ impl Cluster {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// Runs one `sconce` command as the operator, in the mesh, and returns what it printed.
+    /// Runs one `sconce` command as the operator of the control plane in the namespace `system`,
+    /// in the mesh, and returns what it printed.
     ///
     /// # Panics
     /// Where it fails.
-    pub fn sconce(&self, name: &str, arguments: &[&str]) -> serde_json::Value {
+    pub fn sconce(&self, system: &str, name: &str, arguments: &[&str]) -> serde_json::Value {
         let list = serde_json::to_string(arguments).expect("text");
-        self.apply("operator.yaml", &[("NAME", name), ("ARGUMENTS", &list)]);
+        self.apply("operator.yaml", &[("SYSTEM", system), ("NAME", name), ("ARGUMENTS", &list)]);
         let job = format!("job/{name}");
         eventually(&format!("{job} has ended"), || {
-            let status = self.kubectl(&format!("get -n sconce-system {job} -o jsonpath={{.status}}"));
+            let status = self.kubectl(&format!("get -n {system} {job} -o jsonpath={{.status}}"));
             status.contains("\"succeeded\"") || status.contains("\"failed\"")
         });
-        let said = self.kubectl(&format!("logs -n sconce-system {job} -c sconce"));
+        let said = self.kubectl(&format!("logs -n {system} {job} -c sconce"));
         // Progress goes to the same log; the answer is the JSON at its end.
-        let json = said.find("\n{").map_or(said.as_str(), |at| &said[at..]);
+        let json =
+            if said.starts_with('{') { said.as_str() } else { said.find("\n{").map_or("", |at| &said[at..]) };
         serde_json::from_str(json).unwrap_or_else(|error| panic!("sconce {arguments:?}: {error} in {said}"))
     }
 }

@@ -112,10 +112,11 @@ fn identities_predictions_and_a_canary_go_through_the_mesh() {
     );
 
     let run = began.elapsed().as_millis().to_string();
-    let sconce = |step: &str, words: &[&str]| cluster.sconce(&format!("{step}-{run}"), words);
+    let sconce =
+        |step: &str, words: &[&str]| cluster.sconce("sconce-system", &format!("{step}-{run}"), words);
     let first = sconce(
         "push-1",
-        &["push", "/models/v1.pt", "--model", "digits", "--version", "1", "--activate", "-o", "json"],
+        &["push", "/models/v1.pt", "--model", "ml/digits", "--version", "1", "--activate", "-o", "json"],
     );
     assert_eq!(first["sidecars"]["ready"].as_array().map(Vec::len), Some(1), "{first}");
     let (versions, failed) = ask(&cluster, REQUESTS);
@@ -124,10 +125,10 @@ fn identities_predictions_and_a_canary_go_through_the_mesh() {
 
     let second = sconce(
         "push-2",
-        &["push", "/models/v2.pt", "--model", "digits", "--version", "2", "--wait=60", "-o", "json"],
+        &["push", "/models/v2.pt", "--model", "ml/digits", "--version", "2", "--wait=60", "-o", "json"],
     );
     scenario.figure("second_push_bytes", second["bytes_sent"].clone());
-    sconce("split", &["split", "digits", "1=50", "2=50", "-o", "json"]);
+    sconce("split", &["split", "ml/digits", "1=50", "2=50", "-o", "json"]);
     eventually("the split is served", || ask(&cluster, 2).0.len() == 2);
     let (versions, failed) = ask(&cluster, REQUESTS);
     scenario.count(REQUESTS, failed);
