@@ -45,7 +45,7 @@ impl Cluster {
     /// A namespace. One that does not permit injection is asked for anew: the API server, which
     /// called because it does, may know more than our watch does yet.
     pub(super) async fn namespace(&self, name: &str) -> Result<Namespace, kube::Error> {
-        let known = self.namespaces.get(&ObjectRef::new(name)).map(|object| namespace(&*object));
+        let known = self.namespaces.get(&ObjectRef::new(name)).map(|object| namespace(&object));
         match known {
             Some(namespace) if namespace.permits() => Ok(namespace),
             _ => {

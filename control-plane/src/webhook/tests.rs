@@ -97,6 +97,27 @@ async fn replicas_share_one_ca_that_the_api_server_is_told_of() {
 }
 
 #[tokio::test]
+async fn of_replicas_that_find_no_secret_at_the_same_moment_one_writes_and_all_agree() {
+    let api = ApiServer::start();
+    let names = config().names();
+    let store = || SecretStore::new(api.client(), "sconce-system", "sconce-webhook");
+    let now = std::time::SystemTime::now();
+    let (one, two, three) = (store(), store(), store());
+    // On one thread each asks before any writes.
+    let found = tokio::join!(one.current(&names, now), two.current(&names, now), three.current(&names, now));
+    let (one, two, three) = (found.0.expect("keys"), found.1.expect("keys"), found.2.expect("keys"));
+    assert_eq!((&one, &one), (&two, &three));
+    assert_eq!((api.secrets_created(), api.conflicts()), (1, 2));
+
+    // And the same when all of them find it old.
+    api.age_keys(300 * 24 * 3600);
+    let (a, b) = (store(), store());
+    let (a, b) = tokio::join!(a.current(&names, now), b.current(&names, now));
+    assert_eq!(a.expect("keys"), b.expect("keys"));
+    assert_eq!(api.conflicts(), 3);
+}
+
+#[tokio::test]
 async fn a_bundle_that_somebody_changes_is_put_back_and_the_rest_of_it_is_not_touched() {
     let api = ApiServer::start();
     let (_, _tasks) = replica(&api).await;
