@@ -149,6 +149,31 @@ async fn new_certificates_are_served_without_a_restart_and_old_roots_go_on_worki
 }
 
 #[tokio::test]
+async fn a_replica_that_stops_answers_until_nobody_calls_it_any_more() {
+    let api = ApiServer::start();
+    let (address, tasks) = replica(&api).await;
+    let bundle = api.bundle_where(|bundle| !bundle.is_empty()).await;
+    eventually(async || ask(address.webhook, &bundle, &pod()).await.ok()).await;
+    tasks.stopping().cancel();
+    assert_eq!(readyz(address.admin).await, 503, "its endpoint is to go");
+    assert!(ask(address.webhook, &bundle, &pod()).await.is_ok(), "whoever does not know yet is answered");
+    assert!(tasks.stop(PATIENCE).await);
+    assert!(tokio::net::TcpStream::connect(address.webhook).await.is_err());
+}
+
+async fn readyz(address: SocketAddr) -> u16 {
+    let tcp = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.expect("HTTP");
+    let request =
+        http::Request::get("/readyz").header("host", "admin").body(Body::empty()).expect("a request");
+    tokio::select! {
+        reply = sender.send_request(request) => reply.expect("a reply").status().as_u16(),
+        ended = connection => panic!("{ended:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_secret_is_made_anew() {
     let api = ApiServer::start();
     let (address, _tasks) = replica(&api).await;
