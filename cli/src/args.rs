@@ -331,8 +331,8 @@ pub(crate) struct Inject {
     /// How the cluster injects: the file that its webhook reads
     #[arg(long, value_name = "FILE")]
     pub(crate) settings: Option<PathBuf>,
-    /// An option for every sidecar, such as `image=registry.example.org/sconce-sidecar:1`
-    /// (repeatable)
+    /// An option for every sidecar, such as `image=registry.example.org/sconce-sidecar:1` or
+    /// `control-plane=https://sconce.models.svc:8440` (repeatable)
     #[arg(long, value_name = "OPTION=VALUE", value_parser = values::pair, verbatim_doc_comment)]
     pub(crate) set: Vec<(String, String)>,
     /// Namespace of workloads that do not name one

@@ -16,12 +16,12 @@ mod secret;
 mod server;
 mod settings;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use kube::Client;
 use sconce_identity::Doors;
 use sconce_istio::inject::InvalidSettings;
-use sconce_lifecycle::{Guard, Readiness, Render, Tasks};
+use sconce_lifecycle::{Guard, Readiness, Render, Stopping, Tasks};
 use tokio::net::TcpListener;
 
 use self::{
@@ -98,7 +98,9 @@ pub async fn start(
     tasks.spawn_through_drain("events", post);
     tasks.spawn_through_drain("registration", register);
     tasks.spawn_through_drain("ready", ready);
-    tasks.spawn("webhook", sconce_identity::serve(listener, doors, service, tasks.stopping()));
+    let last = Stopping::new();
+    tasks.spawn("webhook", sconce_identity::serve(listener, doors, service, last.clone()));
+    tasks.spawn("linger", linger(tasks.stopping(), last));
     tasks.spawn_through_drain(
         "admin",
         sconce_lifecycle::admin(admin_listener, readiness, metrics, tasks.stopping()),
@@ -123,6 +125,16 @@ impl Ready {
         drop(self.followed);
         std::future::pending().await
     }
+}
+
+/// How long a replica that stops is still called: until the API server knows its endpoint gone.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Nobody calls again where a webhook refused the connection: the pod is refused.
+async fn linger(stopping: Stopping, last: Stopping) {
+    stopping.cancelled().await;
+    tokio::time::sleep(LINGER).await;
+    last.cancel();
 }
 
 async fn listen(variable: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -97,6 +97,27 @@ async fn replicas_share_one_ca_that_the_api_server_is_told_of() {
 }
 
 #[tokio::test]
+async fn of_replicas_that_find_no_secret_at_the_same_moment_one_writes_and_all_agree() {
+    let api = ApiServer::start();
+    let names = config().names();
+    let store = || SecretStore::new(api.client(), "sconce-system", "sconce-webhook");
+    let now = std::time::SystemTime::now();
+    let (one, two, three) = (store(), store(), store());
+    // On one thread each asks before any writes.
+    let found = tokio::join!(one.current(&names, now), two.current(&names, now), three.current(&names, now));
+    let (one, two, three) = (found.0.expect("keys"), found.1.expect("keys"), found.2.expect("keys"));
+    assert_eq!((&one, &one), (&two, &three));
+    assert_eq!((api.secrets_created(), api.conflicts()), (1, 2));
+
+    // And the same when all of them find it old.
+    api.age_keys(300 * 24 * 3600);
+    let (a, b) = (store(), store());
+    let (a, b) = tokio::join!(a.current(&names, now), b.current(&names, now));
+    assert_eq!(a.expect("keys"), b.expect("keys"));
+    assert_eq!(api.conflicts(), 3);
+}
+
+#[tokio::test]
 async fn a_bundle_that_somebody_changes_is_put_back_and_the_rest_of_it_is_not_touched() {
     let api = ApiServer::start();
     let (_, _tasks) = replica(&api).await;
@@ -125,6 +146,31 @@ async fn new_certificates_are_served_without_a_restart_and_old_roots_go_on_worki
     let answer = eventually(async || ask(address.webhook, &old, &pod()).await.ok()).await;
     assert_eq!(answer["response"]["allowed"], true);
     assert!(ask(address.webhook, &new, &pod()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_replica_that_stops_answers_until_nobody_calls_it_any_more() {
+    let api = ApiServer::start();
+    let (address, tasks) = replica(&api).await;
+    let bundle = api.bundle_where(|bundle| !bundle.is_empty()).await;
+    eventually(async || ask(address.webhook, &bundle, &pod()).await.ok()).await;
+    tasks.stopping().cancel();
+    assert_eq!(readyz(address.admin).await, 503, "its endpoint is to go");
+    assert!(ask(address.webhook, &bundle, &pod()).await.is_ok(), "whoever does not know yet is answered");
+    assert!(tasks.stop(PATIENCE).await);
+    assert!(tokio::net::TcpStream::connect(address.webhook).await.is_err());
+}
+
+async fn readyz(address: SocketAddr) -> u16 {
+    let tcp = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await.expect("HTTP");
+    let request =
+        http::Request::get("/readyz").header("host", "admin").body(Body::empty()).expect("a request");
+    tokio::select! {
+        reply = sender.send_request(request) => reply.expect("a reply").status().as_u16(),
+        ended = connection => panic!("{ended:?}"),
+    }
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ pub const KEYS: &[Key] = &[
             Some(())
         },
     ),
-    key("cpu", "a quantity such as 250m, to request", |options, text| {
+    key("cpu", "a quantity such as 250m", |options, text| {
         options.cpu = quantity(text)?;
         Some(())
     }),
@@ -77,7 +77,7 @@ pub const KEYS: &[Key] = &[
         options.cpu_limit = limit(text)?;
         Some(())
     }),
-    key("memory", "a quantity such as 512Mi, to request", |options, text| {
+    key("memory", "a quantity such as 512Mi", |options, text| {
         options.memory = quantity(text)?;
         Some(())
     }),

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use sconce_istio::{
     inject::{
-        Asked, Injection, Namespace, Outcome, Rejection, Request, Settings, container, inject, uninject,
+        Asked, Injection, KEYS, Namespace, Outcome, Rejection, Request, Settings, container, inject, uninject,
     },
     names,
 };
@@ -327,4 +327,16 @@ fn a_pod_that_is_none_is_refused_without_a_panic() {
         assert!(matches!(case.try_inject(&bad), Err(Rejection::Malformed(_))), "{bad}");
         assert!(uninject(&bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn every_option_is_documented() {
+    let docs = folder().join("../../../docs/injection.md");
+    let docs = fs::read_to_string(docs).expect("the page");
+    let missing: Vec<&str> = KEYS
+        .iter()
+        .map(|key| key.name)
+        .filter(|name| !docs.contains(&format!("`{}{name}`", names::ANNOTATION_PREFIX)))
+        .collect();
+    assert!(missing.is_empty(), "docs/injection.md does not have {missing:?}");
 }

@@ -28,6 +28,7 @@ struct Shared {
 struct Objects {
     secret: Option<Value>,
     created: usize,
+    conflicts: usize,
     configuration: Value,
 }
 
@@ -38,7 +39,7 @@ impl ApiServer {
         configuration["webhooks"][0]["fromTheFuture"] = json!("kept");
         let other = json!({ "name": "other.example.org", "clientConfig": { "service": { "name": "other", "namespace": "x" } } });
         configuration["webhooks"].as_array_mut().expect("webhooks").push(other);
-        let state = Objects { secret: None, created: 0, configuration };
+        let state = Objects { secret: None, created: 0, conflicts: 0, configuration };
         Self(Arc::new(Shared { state: Mutex::new(state), version: watch::channel(1).0 }))
     }
 
@@ -63,6 +64,10 @@ impl ApiServer {
 
     pub(super) fn secrets_created(&self) -> usize {
         self.with(|objects| objects.created)
+    }
+
+    pub(super) fn conflicts(&self) -> usize {
+        self.with(|objects| objects.conflicts)
     }
 
     pub(super) fn configuration(&self) -> Value {
@@ -120,6 +125,7 @@ impl ApiServer {
         self.with(|objects| {
             let found = objects.secret.as_ref().map(|found| &found["metadata"]["resourceVersion"]);
             if found != base {
+                objects.conflicts += 1;
                 return failure(409, "Conflict");
             }
             let mut whole = objects.secret.clone().unwrap_or_else(|| json!({}));
