@@ -9,6 +9,8 @@ mod sidecars;
 mod tokens;
 mod wire;
 
+use std::time::Duration;
+
 use axum::{
     Router,
     body::Body,
@@ -27,6 +29,7 @@ use sconce_proto::v1::{
     sidecar_control_server::SidecarControlServer,
 };
 use tower::{Service, ServiceExt as _};
+use tower_http::timeout::TimeoutBody;
 
 pub(crate) use self::error::ApiError;
 use crate::{
@@ -54,6 +57,12 @@ pub(crate) struct Api {
 impl Api {
     /// How far a model's split has come on these sidecars, which serve it.
     fn progress(&self, name: &ModelName, model: &Model, sidecars: &[SidecarStatus]) -> Progress {
+        if model.split.is_none() {
+            return Progress::applied("it has no split yet".into());
+        }
+        if self.fleet.is_coming_back() && !sidecars.iter().any(|sidecar| sidecar.connected) {
+            return Progress::moving("this control plane has just started, sidecars are coming back".into());
+        }
         proof::progress(name, model.generation, sidecars, self.publications.of(name).as_ref())
     }
 
@@ -70,6 +79,10 @@ impl Api {
 
 /// A manifest of the largest artifact.
 const MAX_MESSAGE: usize = 64 << 20;
+/// A report of very many models, or the digests of a batch of chunks.
+const MAX_REPORT: usize = 4 << 20;
+/// How long a stranger may pause in the middle of a body.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a caller may send whom nobody knows: a request for a certificate, and little more.
 const MAX_FROM_STRANGERS: usize = 64 << 10;
@@ -84,7 +97,7 @@ pub(crate) fn service(
     let registry =
         RegistryServer::new(registry::Registry(api.clone())).max_decoding_message_size(MAX_MESSAGE);
     let sidecars =
-        SidecarControlServer::new(sidecars::Sidecars(api.clone())).max_decoding_message_size(MAX_MESSAGE);
+        SidecarControlServer::new(sidecars::Sidecars(api.clone())).max_decoding_message_size(MAX_REPORT);
     let (rest, doorkeeper) = (rest::router(api.clone()), api.clone());
     let authority = CertificateAuthorityServer::new(authority::Authority(api));
     let mut routes = tonic::service::Routes::new(registry).add_service(sidecars).add_service(authority);
@@ -112,7 +125,7 @@ async fn keep_short(State(api): State<Api>, request: Request<Body>, next: Next) 
     let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer = bearer.and_then(|value| value.strip_prefix("Bearer "));
     let known = api.access.caller(request.extensions().get::<Principal>(), bearer).await.is_ok();
-    let short = |body| Body::new(Limited::new(body, MAX_FROM_STRANGERS));
+    let short = |body| Body::new(TimeoutBody::new(LONGEST_PAUSE, Limited::new(body, MAX_FROM_STRANGERS)));
     next.run(if known { request } else { request.map(short) }).await
 }
 

@@ -2,7 +2,11 @@
 //!
 //! In memory only: a sidecar that is alive says all of it again when it reconnects.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sconce_catalog::{Labels, ModelName, Selector};
 use sconce_identity::SpiffeId;
@@ -23,6 +27,8 @@ pub(crate) use members::{Member, Members, PodName, Standing, members};
 pub(crate) struct Fleet {
     sidecars: Arc<watch::Sender<Sidecars>>,
     store: Store,
+    /// Until when sidecars of an earlier process may still be on their way back.
+    coming_back: Option<Instant>,
 }
 
 /// Sidecars by their names.
@@ -44,17 +50,39 @@ pub(crate) struct Session {
     number: u64,
 }
 
+/// How long after a start a sidecar may take to come back: its longest wait between two tries,
+/// and the time of one.
+const COMING_BACK: Duration = Duration::from_secs(15);
+/// How long one that has gone is still told of.
+const FORGOTTEN_MS: i64 = 10 * 60 * 1_000;
+/// As much of a reason as somebody reads.
+const LONGEST_REASON: usize = 2_000;
+
 impl Fleet {
     pub(crate) fn new(store: Store) -> Self {
-        Self { sidecars: Arc::default(), store }
+        // They are spread out over ten seconds.
+        let known = !store.catalog().borrow().models.is_empty();
+        let coming_back = known.then(|| Instant::now() + COMING_BACK);
+        Self { sidecars: Arc::default(), store, coming_back }
+    }
+
+    /// Whether it is too early to say who is not there.
+    pub(crate) fn is_coming_back(&self) -> bool {
+        self.coming_back.is_some_and(|until| Instant::now() < until)
     }
 
     /// A sidecar connects.
     ///
     /// # Errors
-    /// Where another workload is connected under its name.
+    /// Where another workload is connected under its name, or the name is of another namespace.
     pub(crate) fn join(&self, first: Report, id: &SpiffeId) -> Result<Arc<Session>, ApiError> {
         let name = first.sidecar.clone();
+        // As injected sidecars are called: `<namespace>/<pod>`.
+        if let Some((namespace, _)) = name.split_once('/')
+            && id.namespace() != Some(namespace)
+        {
+            return Err(ApiError::Denied(format!("{id} is not of the namespace of the name `{name}`")));
+        }
         let mut joined = Ok(0);
         self.sidecars.send_if_modified(|sidecars| {
             let before = sidecars.get(&name);
@@ -66,6 +94,8 @@ impl Fleet {
                 return false;
             }
             let session = before.map_or(0, |seen| seen.session + 1);
+            let long_ago = now_ms() - FORGOTTEN_MS;
+            sidecars.retain(|_, seen| seen.status.connected || seen.status.last_seen_ms > long_ago);
             joined = Ok(session);
             sidecars.insert(name.clone(), Seen { status: status(first, id), id: id.clone(), session });
             true
@@ -149,7 +179,18 @@ impl Drop for Session {
     }
 }
 
-fn status(report: Report, id: &SpiffeId) -> SidecarStatus {
+/// What a sidecar says, as far as it is its own to say.
+fn status(mut report: Report, id: &SpiffeId) -> SidecarStatus {
+    let namespace = id.namespace().unwrap_or_default();
+    let own = |model: &str| model.split_once('/').is_some_and(|(of, _)| of == namespace);
+    report.versions.retain(|version| own(&version.model));
+    report.routes.retain(|route| own(&route.model));
+    report.generations.retain(|model, _| own(model));
+    for version in &mut report.versions {
+        if let Some((end, _)) = version.reason.char_indices().nth(LONGEST_REASON) {
+            version.reason.truncate(end);
+        }
+    }
     SidecarStatus {
         sidecar: report.sidecar,
         labels: report.labels,
@@ -158,7 +199,7 @@ fn status(report: Report, id: &SpiffeId) -> SidecarStatus {
         serial: report.serial,
         versions: report.versions,
         address: report.address,
-        namespace: id.namespace().unwrap_or_default().to_owned(),
+        namespace: namespace.to_owned(),
         routes: report.routes,
         generations: report.generations,
     }

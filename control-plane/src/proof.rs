@@ -108,11 +108,11 @@ fn names(sidecars: &[&SidecarStatus], which: impl Fn(&SidecarStatus) -> bool) ->
 }
 
 impl Progress {
-    fn moving(message: String) -> Self {
+    pub(crate) fn moving(message: String) -> Self {
         Self { state: SplitState::Moving, message }
     }
 
-    fn applied(message: String) -> Self {
+    pub(crate) fn applied(message: String) -> Self {
         Self { state: SplitState::Applied, message }
     }
 

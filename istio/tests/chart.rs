@@ -26,24 +26,21 @@ fn the_chart_registers_the_webhook_as_the_code_does() {
 fn the_settings_in_the_chart_are_ones_that_the_injector_reads() {
     let text = template("injector.yaml");
     let settings = text.split("settings.yaml: |\n").nth(1).expect("the settings");
-    let settings: String = settings.lines().take_while(|line| line.starts_with("    ")).fold(
-        String::new(),
-        |mut text, line| {
+    let settings: String =
+        settings.lines().take_while(|line| line.starts_with("    ")).fold(String::new(), |mut text, line| {
             // An indented block; helm's own lines say nothing.
             if !line.trim_start().starts_with("{{-") {
                 text.push_str(&line[4..]);
                 text.push('\n');
             }
             text
-        },
-    );
+        });
     let settings = settings
         .replace("{{ .Release.Namespace }}", "sconce-system")
         .replace("{{ .Values.injector.pullSecrets | toJson }}", "[]")
         .replace("{{ .Values.image.prefix }}", "localhost/sconce")
         .replace("{{ .Values.image.tag }}", "dev")
-        .replace("{{ .Values.image.pullPolicy }}", "IfNotPresent")
-        .replace("{{ if .Values.mesh }}/ns/sconce-system/sa/sconce{{ else }}/sconce/control-plane{{ end }}", "/ns/sconce-system/sa/sconce");
+        .replace("{{ .Values.image.pullPolicy }}", "IfNotPresent");
     let settings = Settings::from_yaml(&settings).unwrap_or_else(|error| panic!("{error}\n{settings}"));
     assert_eq!(settings.own_namespace, "sconce-system");
     assert_eq!(settings.defaults["image"], "localhost/sconce-sidecar:dev");

@@ -12,9 +12,10 @@ root="$CLUSTER/../.."
 # The caller, with the C library it was linked to and the tools it stands beside.
 context="$folder/context"
 mkdir -p "$context/bin" "$context/tmp"
+chmod 1777 "$context/tmp"
 install -s "$root/target/release/caller" "$context/bin/caller"
 install "$(command -v busybox)" "$context/bin/busybox"
-for name in sh sleep wget cat touch; do ln -s busybox "$context/bin/$name"; done
+for name in sh sleep wget cat touch rm; do ln -s busybox "$context/bin/$name"; done
 with_libraries "$context" "$root/target/release/caller"
 storage=(--root "$folder/storage" --runroot "$folder/run" --storage-driver vfs)
 buildah "${storage[@]}" bud --isolation chroot --quiet --tag localhost/caller:1 \

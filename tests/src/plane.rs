@@ -72,6 +72,11 @@ impl Plane {
         }
     }
 
+    /// Where the control plane keeps everything.
+    pub fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("control-plane")
+    }
+
     /// The control plane's CA, for certificates of all kinds.
     ///
     /// # Panics

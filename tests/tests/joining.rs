@@ -90,5 +90,16 @@ async fn a_renewal_keeps_the_id_and_wins_no_names() {
     // Somebody else's names are not for whoever else has a certificate.
     let other = issue(plane.channel(Some("/ns/default/sa/other")), &["fraud.local"], "").await;
     assert_eq!(other.expect_err("not its name").code(), Code::PermissionDenied);
+    let log = plane
+        .registry()
+        .list_audit(sconce_proto::v1::ListAuditRequest::default())
+        .await
+        .expect("the log")
+        .into_inner();
+    let denied: Vec<_> =
+        log.entries.iter().filter(|entry| !entry.allowed).map(|entry| &*entry.principal).collect();
+    let ids =
+        ["/ns/default/sa/fraud", "/ns/default/sa/other"].map(|path| format!("spiffe://sconce.local{path}"));
+    assert_eq!(denied, ids, "{log:?}");
     plane.stop().await;
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt as _;
 use sconce_artifact::{Assembly, chunk_file};
-use sconce_proto::v1;
+use sconce_proto::v1::{self, VersionState};
 use sconce_tests::{Client, Plane, archives, digits, repository};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -201,4 +201,26 @@ async fn events_are_read_to_their_end_or_followed() {
     let told = watched.into_body().collect().await.expect("it ends in order").to_bytes();
     let text = String::from_utf8_lossy(&told).into_owned();
     assert!(text.contains("event: version.pushed") && text.contains("id: 2"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_that_the_disk_lost_bits_of_are_replaced_by_the_next_push() {
+    let mut plane = Plane::start().await;
+    plane.push(&digits("v1"), "digits", "1", &[]).await.expect("pushed");
+    let chunk = |folder: std::path::PathBuf| {
+        let inside = std::fs::read_dir(folder).expect("a folder").next().expect("something in it");
+        inside.expect("readable").path()
+    };
+    let damaged = chunk(chunk(plane.data().join("chunks")));
+    let mut bytes = std::fs::read(&damaged).expect("a chunk");
+    bytes[0] ^= 1;
+    std::fs::write(&damaged, bytes).expect("damaged");
+
+    let refused = plane.push(&digits("v1"), "digits", "2", &[]).await.expect_err("it cannot be put together");
+    assert!(refused.message().contains("1 of its chunks had been damaged"), "{refused}");
+    plane.push(&digits("v1"), "digits", "2", &[]).await.expect("pushed again");
+    let sidecar = plane.sidecar("edge", &[]).await;
+    plane.stands(&sidecar, "digits", "1", VersionState::Ready).await;
+    plane.stop().await;
+    sidecar.stop().await;
 }

@@ -68,7 +68,7 @@ impl Api {
         Err(denied)
     }
 
-    /// Puts a change outside the catalog on record.
+    /// Puts a change on record that was made outside the catalog.
     pub(super) async fn done(
         &self,
         caller: &str,
@@ -76,16 +76,30 @@ impl Api {
         subject: &str,
         detail: String,
     ) -> Result<(), ApiError> {
-        let entry = Audit {
-            at_ms: now_ms(),
-            principal: caller.to_owned(),
-            action: action.to_owned(),
-            subject: subject.to_owned(),
-            allowed: true,
-            detail,
-            ..Audit::default()
-        };
-        self.store.audit(entry).await
+        self.store.audit(entry(caller, action, subject, true, detail)).await
+    }
+
+    /// Puts a change on record that was refused.
+    pub(super) async fn denied(
+        &self,
+        caller: &str,
+        action: &str,
+        subject: &str,
+        detail: String,
+    ) -> Result<(), ApiError> {
+        self.store.audit(entry(caller, action, subject, false, detail)).await
+    }
+}
+
+fn entry(caller: &str, action: &str, subject: &str, allowed: bool, detail: String) -> Audit {
+    Audit {
+        at_ms: now_ms(),
+        principal: caller.to_owned(),
+        action: action.to_owned(),
+        subject: subject.to_owned(),
+        allowed,
+        detail,
+        ..Audit::default()
     }
 }
 

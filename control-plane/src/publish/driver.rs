@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sconce_catalog::{Catalog, Model, ModelName};
+use sconce_catalog::{Catalog, Model, ModelName, Share};
 use sconce_istio::{
     names::READY,
     render::{self, Backend, Routing},
@@ -212,10 +212,20 @@ impl<C: Cluster> Driver<C> {
         let key = backend.label();
         let namespace = backend.model().namespace();
         let pod = |name: &String| PodName { namespace: namespace.to_owned(), name: name.clone() };
+        let before = self.published(world, backend);
+        let brings = target.is_some_and(|target| brings_something_new(target, before.as_ref()));
+        let mut left = None;
         for name in &plan.unlabel {
-            self.cluster.label(&pod(name), &key, None).await?;
+            if let Err(error) = self.cluster.label(&pod(name), &key, None).await {
+                // A route that brings no version would break no promise to those that stay: an
+                // abort is not for one pod to hold up.
+                if brings {
+                    return Err(error.into());
+                }
+                left = left.or(Some(error));
+            }
         }
-        let Some(target) = target else { return Ok(()) };
+        let Some(target) = target else { return left.map_or(Ok(()), |error| Err(error.into())) };
         let options = render::Options {
             delegate: world.observed.is_delegate(namespace, &render::route_name(backend.model())),
             owner: None,
@@ -240,7 +250,7 @@ impl<C: Cluster> Driver<C> {
             Form::GatewayApi => Kind::VirtualService,
         };
         self.delete(world, &route_id(other, backend.model())).await?;
-        Ok(())
+        left.map_or(Ok(()), |error| Err(error.into()))
     }
 
     async fn keep(&mut self, world: &World, backend: &Backend, object: Value) -> Result<(), Trouble> {
@@ -369,4 +379,10 @@ impl Settings {
     pub(super) fn needs(&self) -> [Source; 3] {
         [Source::Objects(Kind::Service), Source::Objects(self.form.kind()), Source::Pods]
     }
+}
+
+/// Whether the route names a version that the one before did not.
+fn brings_something_new(next: &Routing, before: Option<&Routing>) -> bool {
+    let had = |version| before.is_some_and(|before| before.split.share(version) > Share::NOTHING);
+    next.split.shares().iter().any(|(version, _)| !had(version))
 }

@@ -51,6 +51,14 @@ impl Chunks {
             Err(error) => Err(error.into()),
         }
     }
+
+    /// Throws a chunk away that is not what its name says, so that it can be sent again.
+    pub(crate) async fn discard(&self, digest: &Digest) -> Result<(), ApiError> {
+        match self.0.delete(&key(digest)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// Two levels, since file systems slow down in folders of very many files.

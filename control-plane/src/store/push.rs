@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use sconce_artifact::{Assembly, Limits, artifact_digest, digest, discover, precheck};
+use sconce_artifact::{Assembly, AssemblyError, Limits, artifact_digest, digest, discover, precheck};
 use sconce_catalog::{
     Digest, Manifest, Model, ModelName, Selector, Serial, Signature, Split, Version, VersionRecord,
 };
@@ -229,6 +229,7 @@ impl Store {
         let file = tempfile::NamedTempFile::new_in(&self.0.scratch);
         let file = file.map_err(|error| ApiError::internal(&self.0.scratch.display(), &error))?;
         let assembly = Arc::new(Assembly::new(begin.manifest.clone()));
+        let mut damaged = 0;
         for (number, chunk) in begin.manifest.chunks().iter().enumerate() {
             let bytes = self.chunks().get(&chunk.digest).await.map_err(|error| match error {
                 ApiError::NotFound(_) => {
@@ -238,9 +239,21 @@ impl Store {
             })?;
             let (assembly, target) = (Arc::clone(&assembly), file.as_file().try_clone());
             let target = target.map_err(|error| ApiError::internal(&self.0.scratch.display(), &error))?;
-            blocking(move || assembly.write_chunk(&target, number, &bytes))
-                .await?
-                .map_err(|error| ApiError::Invalid(error.to_string()))?;
+            match blocking(move || assembly.write_chunk(&target, number, &bytes)).await? {
+                Ok(()) => {}
+                // It was right when it arrived: the disk has lost bits of it.
+                Err(AssemblyError::Digest { expected, found, .. }) => {
+                    tracing::error!(chunk = %expected, %found, "a chunk was damaged in the store");
+                    self.chunks().discard(&expected).await?;
+                    damaged += 1;
+                }
+                Err(error) => return Err(ApiError::Invalid(error.to_string())),
+            }
+        }
+        if damaged > 0 {
+            return Err(ApiError::Failed(format!(
+                "{damaged} of its chunks had been damaged in the store and were thrown away; push it again, and they are replaced"
+            )));
         }
         let overrides = begin.overrides.clone();
         let name = begin.model.clone();

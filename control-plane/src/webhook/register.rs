@@ -30,6 +30,8 @@ pub(super) struct Registered {
 
 /// Also without any news: a watch may have missed some.
 const PERIOD: Duration = Duration::from_secs(60);
+/// Between two changes of ours.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Registered {
     pub(super) fn new(client: Client, config: &Config, certificates: Certificates) -> Self {
@@ -75,6 +77,8 @@ impl Registered {
         let patch: Patch<()> = Patch::Json(patch);
         self.configurations.patch(&self.name, &PatchParams::default(), &patch).await?;
         tracing::info!(configuration = self.name, "put the CA bundle in its place");
+        // The other replica may not have heard of the same bundle yet, and puts its own back.
+        tokio::time::sleep(PAUSE).await;
         Ok(())
     }
 

@@ -16,7 +16,8 @@ use kube::core::admission::AdmissionResponse;
 use sconce_istio::inject::{Settings, WEBHOOK_PATH};
 use sconce_telemetry::names::WEBHOOK_REVIEWS;
 use tokio::sync::watch;
-use tower::{Service, ServiceExt as _};
+use tower::{Service, ServiceExt as _, limit::GlobalConcurrencyLimitLayer};
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use super::{
     cluster::Cluster,
@@ -34,7 +35,9 @@ pub(super) struct Mutating {
 }
 
 /// An object of the API server's, twice, and something for what is around it.
-const MAX_BODY: usize = 8 << 20;
+const MAX_BODY: usize = 4 << 20;
+/// Anybody can reach the port, and one replica must not be made to hold more than its memory.
+const MOST_AT_A_TIME: usize = 16;
 /// Less than the API server waits, so that it hears why.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -46,6 +49,8 @@ pub(super) fn service(
     let router = Router::new()
         .route(WEBHOOK_PATH, post(mutate))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(RequestBodyTimeoutLayer::new(PATIENCE))
+        .layer(GlobalConcurrencyLimitLayer::new(MOST_AT_A_TIME))
         .with_state(mutating);
     router.map_request(|request: Request<Incoming>| request.map(Body::new))
 }

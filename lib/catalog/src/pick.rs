@@ -78,8 +78,8 @@ pub fn pick<'a>(
         return Ok(Pick::Split(served.split().at(ask.ticket.place())));
     };
     // Whoever takes a version's share away wants it to stop now, and not once the last Envoy has
-    // heard of it. A route newer than our split knows better than we do.
-    let withdrawn = route.generation() < ask.generation
+    // heard of it. Only a route newer than our split knows better than we do.
+    let withdrawn = route.generation() <= ask.generation
         && served.is_some_and(|served| served.split().share(route.version()) == Share::NOTHING);
     if !withdrawn && ready(route.version()) {
         return Ok(Pick::Routed(route.version()));
@@ -196,6 +196,8 @@ mod tests {
             pick(ask, Some(&aborted), |_| true).map(|picked| picked.version().clone())
         };
         assert_eq!(picked(4), Ok(one.clone()));
+        // No route of this very split names it: somebody made that up.
+        assert_eq!(picked(5), Ok(one.clone()));
         // The catalog that gives it a share is still on its way here.
         assert_eq!(picked(6), Ok(two.clone()));
         let both = served(&[("1", 5_000), ("2", 5_000)]);

@@ -33,6 +33,8 @@ pub struct Watch {
 
 /// How often counts are reported when nothing else happens.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// How long until a catalog that could not be saved is tried again.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// A catalog of very many models and versions.
@@ -70,11 +72,20 @@ impl Watch {
         };
         tracing::info!(control_plane = self.link.address(), "connected to the control plane");
         metrics::gauge!(names::CONTROL_CONNECTED).set(1.0);
+        let mut unsaved: Option<Arc<Catalog>> = None;
         loop {
-            match catalogs.message().await {
+            let message = tokio::select! {
+                message = catalogs.message() => message,
+                // A disk that was full may have room by now.
+                () = tokio::time::sleep(SAVE_AGAIN), if unsaved.is_some() => {
+                    unsaved = unsaved.filter(|catalog| !self.save(catalog));
+                    continue;
+                }
+            };
+            match message {
                 Ok(Some(wire)) => {
                     *received = true;
-                    self.take(wire);
+                    unsaved = self.take(wire).filter(|catalog| !self.save(catalog));
                 }
                 Ok(None) => return "the control plane ended the stream".to_owned(),
                 Err(status) => return describe(&status),
@@ -82,20 +93,28 @@ impl Watch {
         }
     }
 
-    fn take(&self, wire: v1::Catalog) {
+    /// Hands a catalog on, if it is valid.
+    fn take(&self, wire: v1::Catalog) -> Option<Arc<Catalog>> {
         let serial = Serial(wire.serial);
         let catalog = match Catalog::try_from(wire) {
             Ok(catalog) => Arc::new(catalog),
             Err(error) => {
                 tracing::error!(serial = serial.0, %error, "the catalog received is not valid, keeping the last one");
-                return;
+                return None;
             }
         };
-        if let Err(error) = self.disk.save_catalog(&catalog) {
+        tracing::info!(serial = serial.0, models = catalog.models.len(), "catalog received");
+        self.catalog.send_replace(Some(Arc::clone(&catalog)));
+        Some(catalog)
+    }
+
+    /// Whether a restart would find this catalog.
+    fn save(&self, catalog: &Catalog) -> bool {
+        let saved = self.disk.save_catalog(catalog);
+        if let Err(error) = &saved {
             tracing::error!(%error, "the catalog cannot be saved, a restart may serve an older one");
         }
-        tracing::info!(serial = serial.0, models = catalog.models.len(), "catalog received");
-        self.catalog.send_replace(Some(catalog));
+        saved.is_ok()
     }
 
     fn reports(&self) -> impl Stream<Item = Report> + Send + use<> {

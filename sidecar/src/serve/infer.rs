@@ -88,15 +88,23 @@ impl Server {
         };
         let signature = served.module.signature();
         inputs::check_asked(signature, &infer.outputs).map_err(refuse)?;
+        // The next version may call its only input otherwise, so the bytes are kept as they came.
+        let mut whole = None;
         let named = match infer.inputs {
             Inputs::Named(named) => named,
-            Inputs::Whole(body) => vec![inputs::whole(signature, body).map_err(refuse)?],
+            Inputs::Whole(body) => {
+                whole = Some(body.clone());
+                vec![inputs::whole(signature, body).map_err(refuse)?]
+            }
         };
         let arranged = inputs::arrange(signature, named).map_err(refuse)?;
         let outputs = match self.0.runner.run(Arc::clone(&served.module), arranged, permit).await {
             Ok(outputs) => outputs,
             Err(RunError::Withdrawn(back)) => {
-                infer.inputs = Inputs::Named(inputs::named(signature, back));
+                infer.inputs =
+                    whole.map_or_else(|| Inputs::Named(inputs::named(signature, back)), Inputs::Whole);
+                // Whatever led to the version that was withdrawn has had its say.
+                infer.routed = None;
                 return Ok(Attempt::Withdrawn(infer));
             }
             Err(error) => {

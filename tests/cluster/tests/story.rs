@@ -73,7 +73,7 @@ fn keep_calling() -> JoinHandle<Value> {
 }
 
 fn server_pod(cluster: &Cluster) -> String {
-    cluster.kubectl("get pods -n models -l app=server --field-selector=status.phase=Running -o jsonpath={.items[0].metadata.name}")
+    cluster.kubectl("get pods -n models -l app=server,sconce.dev/inject=true --field-selector=status.phase=Running -o jsonpath={.items[0].metadata.name}")
 }
 
 #[test]
@@ -155,4 +155,9 @@ fn a_version_is_carried_to_everybody_while_somebody_is_calling() {
     scenario.count(all["requests"].as_u64().unwrap_or_default(), all["failed"].as_u64().unwrap_or(1));
     assert_eq!(all["failed"], 0, "{all}");
     assert!(answers(&all, "1") > 0 && answers(&all, "2") > 0, "{all}");
+
+    // Two installations in one cluster would take each other's objects away.
+    let gone = Command::new("helm").args(["uninstall", "sconce", "--namespace", SYSTEM, "--wait"]).output();
+    assert!(gone.expect("helm is in PATH").status.success());
+    cluster.kubectl(&format!("delete namespace models buyers {SYSTEM} --wait=false"));
 }

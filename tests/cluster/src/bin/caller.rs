@@ -121,9 +121,15 @@ type Kept = Option<http1::SendRequest<Full<Bytes>>>;
 async fn once(uri: &Uri, body: Bytes, kept: &mut Kept) -> Result<String, String> {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     // One that was closed between two requests is no failure: any client opens another.
-    let mut connection = match kept.take() {
-        Some(mut kept) if kept.ready().await.is_ok() => kept,
-        _ => open(uri).await.map_err(|error| format!("no connection: {error}"))?,
+    let mut open_still = None;
+    if let Some(mut before) = kept.take()
+        && before.ready().await.is_ok()
+    {
+        open_still = Some(before);
+    }
+    let mut connection = match open_still {
+        Some(connection) => connection,
+        None => open(uri).await.map_err(|error| format!("no connection: {error}"))?,
     };
     let request = Request::post(uri.path())
         .header("host", authority)
