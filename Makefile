@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+BINARIES := -p sconce -p sconce-control-plane -p sconce-sidecar -p sconce-demo
 .PHONY: help tools libtorch build demo test test-cluster cluster-start cluster-stop bench clients lint
 
 help: ## List the targets
@@ -16,7 +17,7 @@ libtorch: tools ## Obtain libtorch, once (or use the one LIBTORCH names)
 	if [ "$$(cat .cargo/config.toml 2>/dev/null)" != "$$config" ]; then printf '%s\n' "$$config" > .cargo/config.toml; fi
 
 build: libtorch ## Build everything for use
-	@cargo build --release --locked -p sconce -p sconce-control-plane -p sconce-sidecar -p sconce-demo
+	@cargo build --release --locked $(BINARIES)
 
 demo: build ## Push, swap and split a model under traffic, on real images
 	@target/release/sconce-demo
@@ -28,7 +29,7 @@ test: libtorch clients ## Run every test that needs no cluster
 	@SCONCE_CLIENTS="$$(scripts/clients.sh)" cargo test --workspace --locked
 
 test-cluster: build ## Run the scenarios on a real Kubernetes with Istio (KUBECONFIG, else one started here, as root)
-	@cargo build --release --locked -p sconce-cluster-tests --bin caller
+	@cargo build --release --locked $(BINARIES) -p sconce-cluster-tests
 	@tests/cluster/run.sh
 
 cluster-start: ## Start a Kubernetes with Istio on this machine, as root, and print its KUBECONFIG

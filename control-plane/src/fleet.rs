@@ -182,7 +182,7 @@ impl Drop for Session {
 /// What a sidecar says, as far as it is its own to say.
 fn status(mut report: Report, id: &SpiffeId) -> SidecarStatus {
     let namespace = id.namespace().unwrap_or_default();
-    let own = |model: &str| model.split_once('/').is_some_and(|(of, _)| of == namespace);
+    let own = |model: &str| model.parse::<ModelName>().is_ok_and(|model| model.namespace() == namespace);
     report.versions.retain(|version| own(&version.model));
     report.routes.retain(|route| own(&route.model));
     report.generations.retain(|model, _| own(model));

@@ -29,7 +29,7 @@ fn the_settings_in_the_chart_are_ones_that_the_injector_reads() {
     let settings: String =
         settings.lines().take_while(|line| line.starts_with("    ")).fold(String::new(), |mut text, line| {
             // An indented block; helm's own lines say nothing.
-            if !line.trim_start().starts_with("{{-") {
+            if !line.trim_start().starts_with("{{") {
                 text.push_str(&line[4..]);
                 text.push('\n');
             }
