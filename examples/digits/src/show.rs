@@ -66,7 +66,7 @@ impl Show {
         println!(
             "\nTry it yourself:\n  \
              export PATH=\"$PWD/target/release:$PATH\"\n  \
-             sconce up &\n  \
+             sconce up    # and in another terminal, after the same export:\n  \
              sconce push examples/digits/models/v1/digits.pt --model digits --activate\n  \
              sconce infer digits --input image=examples/digits/seven.npy\n  \
              sconce push examples/digits/models/v3/digits.pt --model digits    # answers fast, and wrong\n  \
