@@ -267,6 +267,26 @@ mod tests {
     }
 
     #[test]
+    fn a_sidecar_is_heard_on_the_models_of_its_own_namespace_only_and_not_at_any_length() {
+        let id = "spiffe://test/ns/default/sa/a".parse().expect("an id");
+        let version = |model: &str| VersionStatus {
+            model: model.into(),
+            reason: "é".repeat(LONGEST_REASON + 1),
+            ..VersionStatus::default()
+        };
+        let report = Report {
+            versions: ["digits", "default/other", "pay/digits"].map(version).into(),
+            generations: [("digits".to_owned(), 3), ("pay/digits".to_owned(), 0)].into(),
+            ..Report::default()
+        };
+        let status = status(report, &id);
+        let models: Vec<&str> = status.versions.iter().map(|version| &*version.model).collect();
+        assert_eq!(models, ["digits", "default/other"]);
+        assert_eq!(status.generations.keys().collect::<Vec<_>>(), ["digits"]);
+        assert_eq!(status.versions[0].reason.chars().count(), LONGEST_REASON);
+    }
+
+    #[test]
     fn each_change_is_told_once() {
         use VersionState::{Loading, Ready, Rejected};
         let kinds = |before: &[_], after: &[_]| -> Vec<String> {

@@ -69,6 +69,11 @@ async fn a_name_that_another_workload_is_connected_under_is_refused() {
     };
     let refused = watch("/ns/default/sa/impostor").await.expect_err("taken");
     assert!(refused.message().contains("/ns/default/sa/twin is connected"), "{refused}");
+    // Nor is a name of another namespace, taken or not: pods there will need it.
+    let report = v1::Report { sidecar: "pay/server-0".into(), ..Default::default() };
+    let mut impostor = SidecarControlClient::new(plane.channel(Some("/ns/default/sa/impostor")));
+    let refused = impostor.watch(futures::stream::iter([report])).await.expect_err("not its namespace");
+    assert!(refused.message().contains("not of the namespace"), "{refused}");
     first.stop().await;
     // Once it has gone the name is free: pods are replaced by others.
     eventually("the name is free", || async { watch("/ns/default/sa/impostor").await.is_ok() }).await;

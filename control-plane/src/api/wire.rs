@@ -54,16 +54,8 @@ impl Api {
     pub(super) async fn permit(&self, caller: Caller, role: Role, act: Act<'_>) -> Result<Caller, ApiError> {
         let Err(denied) = caller.require(role) else { return Ok(caller) };
         if role > Role::Reader {
-            let entry = Audit {
-                at_ms: now_ms(),
-                principal: caller.name,
-                action: act.action.to_owned(),
-                subject: act.subject.chars().take(LONGEST_SUBJECT).collect(),
-                allowed: false,
-                detail: denied.to_string(),
-                ..Audit::default()
-            };
-            self.store.audit(entry).await?;
+            let subject: String = act.subject.chars().take(LONGEST_SUBJECT).collect();
+            self.denied(&caller.name, act.action, &subject, denied.to_string()).await?;
         }
         Err(denied)
     }
