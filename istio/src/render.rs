@@ -52,13 +52,25 @@ pub struct Routing {
 }
 
 /// How a model is published.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// A root VirtualService of somebody else's delegates to ours, which then has no host of
     /// its own: Istio ignores a delegate that has one.
     pub delegate: bool,
     /// An owner reference: with that object goes everything published for it.
     pub owner: Option<Value>,
+    /// How many other pods a request may be offered to that none has begun to answer. An
+    /// HTTPRoute cannot say it.
+    pub retries: u32,
+}
+
+/// The mesh's own number, unless somebody has set another.
+pub const RETRIES: u32 = 2;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { delegate: false, owner: None, retries: RETRIES }
+    }
 }
 
 impl Backend {

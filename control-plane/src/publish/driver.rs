@@ -229,6 +229,7 @@ impl<C: Cluster> Driver<C> {
         let options = render::Options {
             delegate: world.observed.is_delegate(namespace, &render::route_name(backend.model())),
             owner: None,
+            retries: self.settings.retries,
         };
         self.keep(world, backend, render::service(backend, &options)).await?;
         let routed = match self.settings.form {
