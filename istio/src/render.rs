@@ -9,15 +9,17 @@
 use sconce_catalog::{Generation, Lane, ModelName, Route, Share, Split, Version};
 use serde_json::{Value, json};
 
-use crate::names::{MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MODEL_LABEL_PREFIX};
+use crate::names::{LANES_SERVICE, MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MODEL_LABEL_PREFIX};
 
 mod http_route;
+mod lanes;
 mod read;
 mod service;
 mod snippets;
 mod virtual_service;
 
 pub use http_route::{TooManyVersions, http_route};
+pub use lanes::lanes;
 pub use read::{delegates, read};
 pub use service::service;
 pub use snippets::{Snippet, UnknownSnippet};
@@ -38,6 +40,9 @@ pub enum Unpublishable {
         "`{0}` cannot be published: its name has more than {LONGEST} characters; push under another name"
     )]
     Long(ModelName),
+    /// The Service of that name is the namespace's own.
+    #[error("`{0}` cannot be published: the Service of that name is Sconce's own; push under another name")]
+    Reserved(ModelName),
 }
 
 const LONGEST: usize = 57;
@@ -84,6 +89,9 @@ impl Backend {
         }
         if model.name().starts_with(|c: char| c.is_ascii_digit()) {
             return Err(Unpublishable::Digit(model));
+        }
+        if model.name() == LANES_SERVICE {
+            return Err(Unpublishable::Reserved(model));
         }
         Ok(Self(model))
     }

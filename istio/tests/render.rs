@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use sconce_catalog::{Generation, Route, Share, Split};
 use sconce_istio::{
-    render::{Backend, Options, Routing, Snippet, http_route, read, service, virtual_service},
+    render::{Backend, Options, Routing, Snippet, http_route, lanes, read, service, virtual_service},
     yaml,
 };
 use serde_json::{Value, json};
@@ -36,6 +36,7 @@ fn what_is_published_is_what_was_reviewed() {
     let canary = routing(&[("2026-11-22", 500), ("7", 9_500)]);
     let owner = json!({ "apiVersion": "sconce.dev/v1", "kind": "Model", "name": "fraud", "uid": "u-1" });
     golden("service.yaml", &[service(&backend, &plain)]);
+    golden("lanes.yaml", &[lanes("ml")]);
     golden("whole.yaml", &[virtual_service(&backend, &routing(&[("7", 10_000)]), &plain)]);
     golden("canary.yaml", &[virtual_service(&backend, &canary, &plain)]);
     let delegate = Options { delegate: true, owner: Some(owner), ..Options::default() };
