@@ -5,7 +5,11 @@
 //! somebody's `KUBECONFIG` leads to, so they run only where `SCONCE_CLUSTER` is set.
 
 pub mod binomial;
+
+mod release;
 mod report;
+pub mod routes;
+mod traffic;
 
 use std::{
     io::Write as _,
@@ -14,7 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use release::Release;
 pub use report::Scenario;
+pub use traffic::{Background, Caller, Seen};
 
 /// How long a condition may take to come true: much longer than it ever should.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -127,6 +133,18 @@ impl Cluster {
     /// # Panics
     /// Where it fails.
     pub fn sconce(&self, system: &str, name: &str, arguments: &[&str]) -> serde_json::Value {
+        let said = self.sconce_says(system, name, arguments);
+        // Progress goes to the same log; the answer is the JSON at its end.
+        let json =
+            if said.starts_with('{') { said.as_str() } else { said.find("\n{").map_or("", |at| &said[at..]) };
+        serde_json::from_str(json).unwrap_or_else(|error| panic!("sconce {arguments:?}: {error} in {said}"))
+    }
+
+    /// All that such a command prints.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    pub fn sconce_says(&self, system: &str, name: &str, arguments: &[&str]) -> String {
         let list = serde_json::to_string(arguments).expect("text");
         self.apply("operator.yaml", &[("SYSTEM", system), ("NAME", name), ("ARGUMENTS", &list)]);
         let job = format!("job/{name}");
@@ -134,11 +152,7 @@ impl Cluster {
             let status = self.kubectl(&format!("get -n {system} {job} -o jsonpath={{.status}}"));
             status.contains("\"succeeded\"") || status.contains("\"failed\"")
         });
-        let said = self.kubectl(&format!("logs -n {system} {job} -c sconce"));
-        // Progress goes to the same log; the answer is the JSON at its end.
-        let json =
-            if said.starts_with('{') { said.as_str() } else { said.find("\n{").map_or("", |at| &said[at..]) };
-        serde_json::from_str(json).unwrap_or_else(|error| panic!("sconce {arguments:?}: {error} in {said}"))
+        self.kubectl(&format!("logs -n {system} {job} -c sconce"))
     }
 }
 
