@@ -14,6 +14,7 @@ use crate::{
     fleet::Fleet,
     issuing::Issuing,
     publish::{self, NoCluster},
+    pull::{NoWeb, Pulls},
     store::Store,
 };
 
@@ -43,8 +44,11 @@ pub enum StartError {
     #[error("SCONCE_DATA_DIR: {0}")]
     Authority(#[from] AuthorityError),
     /// There is no cluster to publish to.
-    #[error(transparent)]
+    #[error("SCONCE_PUBLISH: {0}")]
     NoCluster(#[from] NoCluster),
+    /// Nothing can be pulled.
+    #[error(transparent)]
+    NoWeb(#[from] NoWeb),
     /// Publishing is off.
     #[error("SCONCE_PUBLISH is off; set it to what it was to withdraw what was published")]
     NothingPublished,
@@ -85,6 +89,7 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     };
     let access = Access { store: store.clone(), roles: Arc::new(roles) };
     let fleet = Fleet::new(store.clone());
+    let pulls = Pulls::new(config.pulls, store.clone())?;
     let sources = publish::Sources {
         name: lease_holder(&config.hostname),
         store: store.clone(),
@@ -93,7 +98,7 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     };
     let (publications, publishing) = publish::open(config.publish, sources).await?;
     let service =
-        api::service(Api { store, access, fleet, issuing, publications, stopping: tasks.stopping() });
+        api::service(Api { store, access, fleet, issuing, publications, pulls, stopping: tasks.stopping() });
     // A certificate is optional here: token holders have none, and those who join not yet.
     let tls = identity.server_config(ClientAuth::Optional, PeerPolicy::own_trust_domain());
     let doors = Doors { identity: Some(identity.clone()), ..Doors::tls(tls) };

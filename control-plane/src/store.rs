@@ -4,6 +4,7 @@
 //! its event and its line in the audit log, and only then published. What has been
 //! answered survives `kill -9`; what has not is not visible.
 
+mod archive;
 mod chunks;
 mod database;
 mod push;
@@ -11,11 +12,16 @@ mod tokens;
 
 use std::{path::Path, sync::Arc};
 
-use sconce_catalog::{Catalog, Model, ModelName, Serial, Split, Version};
+use sconce_catalog::{Catalog, Model, ModelName, Selector, Serial, Split, Version};
 use sqlx::{Row as _, SqlitePool};
 use tokio::sync::{Mutex, watch};
 
-pub(crate) use self::{chunks::Chunks, push::Begin, tokens::Join};
+pub(crate) use self::{
+    archive::{Announced, Arrived, SOURCE_DIGEST},
+    chunks::Chunks,
+    push::Begin,
+    tokens::Join,
+};
 use crate::api::ApiError;
 
 /// Handle to the store. Clones are the same store.
@@ -150,6 +156,28 @@ impl Store {
         let change = change("split.changed", principal, "split", name, None, message);
         model.split = Some(split);
         model.generation = catalog.next_generation();
+        catalog.models.insert(name.clone(), model);
+        self.commit(catalog, change).await
+    }
+
+    /// Sets which sidecars serve a model.
+    pub(crate) async fn set_selector(
+        &self,
+        principal: &str,
+        name: &ModelName,
+        selector: Selector,
+    ) -> Result<Serial, ApiError> {
+        let _writing = self.0.writing.lock().await;
+        let (mut catalog, mut model) = self.edit(name)?;
+        if model.selector == selector {
+            return Ok(catalog.serial);
+        }
+        let message = match selector.labels() {
+            labels if labels.is_empty() => format!("{name} is for every sidecar of its namespace"),
+            labels => format!("{name} is for sidecars with {labels}"),
+        };
+        let change = change("selector.changed", principal, "selector", name, None, message);
+        model.selector = selector;
         catalog.models.insert(name.clone(), model);
         self.commit(catalog, change).await
     }

@@ -4,6 +4,7 @@
 
 pub mod archives;
 mod client;
+pub mod files;
 pub mod istiod;
 pub mod plaintext;
 mod plane;

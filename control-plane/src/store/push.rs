@@ -10,7 +10,7 @@ use sconce_catalog::{
 use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 
-use super::{Store, change, now_ms};
+use super::{Store, archive::foreign, change, now_ms};
 use crate::api::ApiError;
 
 /// What a pusher announces.
@@ -47,6 +47,12 @@ pub(crate) struct Committed {
 impl Store {
     /// Begins a push, or finds the one that these bytes were pushed by before.
     pub(crate) async fn begin_push(&self, begin: Begin) -> Result<Begun, ApiError> {
+        foreign(&begin.metadata)?;
+        self.open_push(begin).await
+    }
+
+    /// The same for metadata of our own.
+    pub(super) async fn open_push(&self, begin: Begin) -> Result<Begun, ApiError> {
         let artifact = artifact_digest(&begin.manifest);
         let (version, push, already_committed) = {
             let _writing = self.0.writing.lock().await;
@@ -284,8 +290,8 @@ enum Auto {
     Open(Version),
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| ApiError::internal(&"the check of the archive", &error))
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(&"the archive", &error))
 }
