@@ -11,6 +11,7 @@ use crate::{
     access::{Access, Role},
     api::{self, Api},
     config::Config,
+    declared,
     fleet::Fleet,
     issuing::Issuing,
     publish::{self, NoCluster},
@@ -44,7 +45,7 @@ pub enum StartError {
     #[error("SCONCE_DATA_DIR: {0}")]
     Authority(#[from] AuthorityError),
     /// There is no cluster to publish to.
-    #[error("SCONCE_PUBLISH: {0}")]
+    #[error("SCONCE_PUBLISH, SCONCE_CUSTOM_RESOURCES: {0}")]
     NoCluster(#[from] NoCluster),
     /// Nothing can be pulled.
     #[error(transparent)]
@@ -97,6 +98,15 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
         stopping: tasks.stopping(),
     };
     let (publications, publishing) = publish::open(config.publish, sources).await?;
+    let declared = declared::Sources {
+        name: lease_holder(&config.hostname),
+        store: store.clone(),
+        fleet: fleet.clone(),
+        publications: publications.clone(),
+        pulls: pulls.clone(),
+        stopping: tasks.stopping(),
+    };
+    let reconciling = declared::open(config.custom_resources, declared).await?;
     let service =
         api::service(Api { store, access, fleet, issuing, publications, pulls, stopping: tasks.stopping() });
     // A certificate is optional here: token holders have none, and those who join not yet.
@@ -109,6 +119,7 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     });
     tasks.spawn_through_drain("identity", certified(identity, readiness.clone()));
     tasks.spawn("publish", publishing);
+    tasks.spawn("reconcile", reconciling);
     tasks.spawn("api", sconce_identity::serve(api_listener, doors, service, tasks.stopping()));
     tasks.spawn_through_drain(
         "admin",

@@ -32,6 +32,9 @@ pub struct Config {
     /// `SCONCE_PUBLISH`: `istio`, `gateway-api` or `off`, the default; with `SCONCE_PUBLISH_DRIFT`,
     /// `SCONCE_PUBLISH_FLOOR` and `SCONCE_PUBLISH_GRACE_SECONDS`.
     pub publish: Option<Settings>,
+    /// `SCONCE_CUSTOM_RESOURCES`: `on` makes the catalog what `Model` and `ModelVersion` objects of the
+    /// cluster declare; `off` is the default.
+    pub custom_resources: bool,
     /// `SCONCE_SOURCES`: what may be pulled from: `public`, the default, `off`, and prefixes such as
     /// `s3://models/`; with `SCONCE_SOURCES_CA`.
     pub pulls: pull::Settings,
@@ -92,6 +95,10 @@ impl Config {
         let roles = roles(&text("SCONCE_ROLES").unwrap_or_default());
         problems.extend(roles.as_ref().err().cloned());
         let publish = publish::read(&text, &mut problems);
+        let custom_resources = text("SCONCE_CUSTOM_RESOURCES").unwrap_or_else(|| "off".into());
+        if custom_resources != "on" && custom_resources != "off" {
+            problems.push(format!("SCONCE_CUSTOM_RESOURCES is {custom_resources:?}; expected on or off"));
+        }
         let policy = text("SCONCE_SOURCES").unwrap_or_else(|| "public".into()).parse();
         problems.extend(policy.as_ref().err().map(|error| {
             format!("SCONCE_SOURCES: {error}; expected public, off, and prefixes such as s3://models/")
@@ -113,6 +120,7 @@ impl Config {
             names: list(&text("SCONCE_NAMES").unwrap_or_else(|| "localhost,127.0.0.1".into())),
             roles: roles.unwrap_or_default(),
             publish,
+            custom_resources: custom_resources == "on",
             pulls: pull::Settings {
                 policy: policy.unwrap_or_default(),
                 ca: text("SCONCE_SOURCES_CA").map(PathBuf::from),
@@ -155,6 +163,7 @@ mod tests {
             ("SCONCE_PUBLISH_FLOOR", "101"),
             ("SCONCE_PUBLISH_GRACE_SECONDS", "soon"),
             ("SCONCE_IDENTITY", "join"),
+            ("SCONCE_CUSTOM_RESOURCES", "yes"),
             ("SCONCE_SOURCES", "http://models.example.com"),
         ];
         let lookup =

@@ -7,6 +7,7 @@ mod access;
 mod api;
 pub mod app;
 pub mod config;
+mod declared;
 mod fleet;
 mod issuing;
 mod notes;
