@@ -55,7 +55,7 @@ impl Store {
     pub(super) async fn open_push(&self, begin: Begin) -> Result<Begun, ApiError> {
         let artifact = artifact_digest(&begin.manifest);
         let (version, push, already_committed) = {
-            let _writing = self.0.writing.lock().await;
+            let _writing = self.write().await;
             self.place(&begin, artifact).await?
         };
         let (mut missing, mut bytes_present) = (Vec::new(), 0);
@@ -186,7 +186,7 @@ impl Store {
     ) -> Result<Committed, ApiError> {
         let begin = self.push(id).await?;
         let signature = self.judge(&begin).await?;
-        let _writing = self.0.writing.lock().await;
+        let writing = self.write().await;
         // Under the lock again: another commit may have been faster.
         let begin_version =
             begin.version.clone().ok_or_else(|| ApiError::internal(&"the push", &"it has no version"))?;
@@ -225,7 +225,7 @@ impl Store {
             .map_err(|error| ApiError::internal(&"the manifest", &error))?;
         change.manifest = Some((artifact.hex(), body));
         change.push = Some(id.to_owned());
-        let serial = self.commit(catalog, change).await?;
+        let serial = self.commit(writing, catalog, change).await?;
         metrics::counter!(sconce_telemetry::names::PUSHES).increment(1);
         Ok(Committed { version: begin_version, record, serial, split })
     }
