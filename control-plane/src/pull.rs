@@ -75,8 +75,8 @@ pub(crate) struct Progress {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Others are pulled before it.
-    #[default]
     Waiting,
+    #[default]
     Fetching,
     /// It is cut into chunks, checked and committed.
     Checking,
@@ -126,8 +126,15 @@ impl Pulls {
         if let Some(arrived) = self.there(principal, &pull).await? {
             return Ok(arrived);
         }
-        let _turn = self.turns.acquire().await;
-        progress.send_replace(Progress { stage: Stage::Fetching, ..Progress::default() });
+        let _turn = match self.turns.try_acquire() {
+            Ok(turn) => turn,
+            Err(_) => {
+                progress.send_modify(|progress| progress.stage = Stage::Waiting);
+                let turn = self.turns.acquire().await;
+                progress.send_replace(Progress::default());
+                turn.map_err(|error| PullError::Store(ApiError::internal(&"the pull", &error)))?
+            }
+        };
         let file = self.store.scratch_file().map_err(PullError::Store)?;
         let file = download::download(&self.web, &pull.source, &pull.credentials, file, progress).await?;
         progress.send_modify(|progress| progress.stage = Stage::Checking);

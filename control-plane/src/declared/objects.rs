@@ -203,6 +203,33 @@ pub(super) mod tests {
         })
     }
 
+    /// What the API server does not know of a status it throws away, without a word.
+    #[test]
+    fn the_charts_definitions_have_the_names_and_fields_that_are_used_here() {
+        let keys = |object: &Value| -> std::collections::BTreeSet<String> {
+            object.as_object().expect("an object").keys().cloned().collect()
+        };
+        let mut status = Status::of(1);
+        status.say("Ready", true, "Ready", "");
+        let written = serde_json::to_value(&status).expect("JSON");
+        let mut known = std::collections::BTreeSet::new();
+        for kind in [Kind::Model, Kind::Version] {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../istio/chart/resources");
+            let text = std::fs::read_to_string(format!("{folder}/{}.yaml", kind.plural())).expect("there");
+            let definition: Value = serde_saphyr::from_str(&text).expect("YAML");
+            let (spec, names) = (&definition["spec"], &definition["spec"]["names"]);
+            assert_eq!(definition["metadata"]["name"], format!("{}.{GROUP}", kind.plural()));
+            assert_eq!((&names["kind"], &spec["group"]), (&json!(kind.name()), &json!(GROUP)));
+            assert_eq!(spec["versions"][0]["name"], API_VERSION);
+            let fields =
+                &spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"];
+            let condition = &fields["conditions"]["items"]["properties"];
+            assert_eq!(keys(condition), keys(&written["conditions"][0]));
+            known.extend(keys(fields));
+        }
+        assert_eq!(known, keys(&written));
+    }
+
     #[test]
     fn an_object_says_what_is_wrong_with_it_by_the_field() {
         let digest = format!("sha256:{}", "0".repeat(64));
