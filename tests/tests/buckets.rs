@@ -2,19 +2,18 @@
 
 use std::process::Stdio;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use sconce_proto::v1::{self, VersionState, pull_version_response::State};
-use sconce_tests::{Plane, digits, files::Files, repository};
+use sconce_proto::v1::{self, VersionState};
+use sconce_tests::{
+    Plane, digits,
+    files::Files,
+    pulls::{self, example, pull, refused, sha256},
+    repository,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::{Child, Command},
 };
-use tonic::{Code, Status};
-
-fn sha256(version: &str) -> String {
-    let found = digest(&SHA256, &std::fs::read(digits(version)).expect("the example"));
-    format!("sha256:{}", found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-}
+use tonic::Code;
 
 /// A bucket with two versions, and the keys of who may read it.
 struct Bucket {
@@ -57,25 +56,12 @@ impl Bucket {
             ("AWS_SECRET_ACCESS_KEY", secret),
         ];
         let credentials = credentials.into_iter().filter(|(_, value)| !value.is_empty());
+        let digest = sha256(&example(&format!("v{version}")));
         v1::PullVersionRequest {
-            model: "digits".into(),
-            version: version.into(),
-            source: format!("s3://models/{key}"),
-            digest: sha256(&format!("v{version}")),
             credentials: credentials.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-            ..Default::default()
+            ..pulls::wanted(version, &format!("s3://models/{key}"), &digest)
         }
     }
-}
-
-async fn pull(plane: &Plane, wanted: v1::PullVersionRequest) -> Result<v1::Pulled, Status> {
-    let mut messages = plane.registry().pull_version(wanted).await?.into_inner();
-    while let Some(message) = messages.message().await? {
-        if let Some(State::Pulled(pulled)) = message.state {
-            return Ok(pulled);
-        }
-    }
-    panic!("it ended without an outcome");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,10 +74,10 @@ async fn versions_are_pulled_from_a_bucket_by_whoever_may_read_it() {
     let sidecar = plane.sidecar("edge", &[]).await;
     let own = [bucket.keys[0].as_str(), bucket.keys[1].as_str()];
 
-    let pulled = pull(&plane, bucket.wanted("1", "digits/v1.pt", own)).await.expect("pulled");
+    let (pulled, _) = pull(&plane, bucket.wanted("1", "digits/v1.pt", own)).await.expect("pulled");
     assert_eq!(pulled.version.expect("a version").metadata["sconce.dev/source"], "s3://models/digits/v1.pt");
     plane.stands(&sidecar, "digits", "1", VersionState::Ready).await;
-    let second = pull(&plane, bucket.wanted("2", "digits/v2.pt", own)).await.expect("pulled");
+    let (second, _) = pull(&plane, bucket.wanted("2", "digits/v2.pt", own)).await.expect("pulled");
     assert!(second.bytes_stored > 0 && second.bytes_stored < pulled.bytes_stored / 4, "{second:?}");
 
     for (wanted, code, says) in [
@@ -106,8 +92,7 @@ async fn versions_are_pulled_from_a_bucket_by_whoever_may_read_it() {
         (bucket.wanted("3", "digits/v1.pt", ["", ""]), Code::FailedPrecondition, "does not let us read"),
         (bucket.wanted("3", "digits/v1.pt", [own[0], ""]), Code::InvalidArgument, "`AWS_SECRET_ACCESS_KEY`"),
     ] {
-        let status = pull(&plane, wanted).await.expect_err(says);
-        assert!(status.code() == code && status.message().contains(says), "{says}: {status:?}");
+        refused(&plane, wanted, code, says).await;
     }
     plane.stop().await;
     sidecar.stop().await;

@@ -6,70 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
-use bytes::Bytes;
 use http::Request;
 use sconce_proto::v1::{self, VersionState, pull_version_response::State};
 use sconce_tests::{
     Client, Plane, archives, digits, eventually,
     files::{Entry, Files},
+    pulls::{example, plane_for, pull, refused, sha256, wanted},
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tonic::{Code, Status};
-
-fn sha256(bytes: &[u8]) -> String {
-    let found = digest(&SHA256, bytes);
-    let digits: String = found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{digits}")
-}
-
-fn example(version: &str) -> Bytes {
-    std::fs::read(digits(version)).expect("the example").into()
-}
-
-/// A control plane that may pull from this server, wherever it is.
-async fn plane(files: &Files) -> Plane {
-    let sources = format!("public,https://{0}/,oci://{0}/", files.authority);
-    let ca = files.ca().display().to_string();
-    Plane::start_with(&[("SCONCE_SOURCES", &sources), ("SCONCE_SOURCES_CA", &ca)]).await
-}
-
-fn wanted(version: &str, source: &str, digest: &str) -> v1::PullVersionRequest {
-    v1::PullVersionRequest {
-        model: "digits".into(),
-        version: version.into(),
-        source: source.into(),
-        digest: digest.into(),
-        ..Default::default()
-    }
-}
-
-/// What comes of a pull, and what was told of it.
-async fn pull(
-    plane: &Plane,
-    wanted: v1::PullVersionRequest,
-) -> Result<(v1::Pulled, Vec<v1::PullProgress>), Status> {
-    let mut told = Vec::new();
-    let mut messages = plane.registry().pull_version(wanted).await?.into_inner();
-    while let Some(message) = messages.message().await? {
-        match message.state.expect("something") {
-            State::Progress(progress) => told.push(progress),
-            State::Pulled(pulled) => return Ok((pulled, told)),
-        }
-    }
-    panic!("it ended without an outcome: {told:?}");
-}
-
-async fn refused(plane: &Plane, wanted: v1::PullVersionRequest, code: Code, says: &str) {
-    let status = pull(plane, wanted).await.expect_err(says);
-    assert!(status.code() == code && status.message().contains(says), "{says}: {status:?}");
-}
+use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_is_fetched_by_the_control_plane_and_served_like_any_other() {
     let files = Files::start().await;
-    let mut plane = plane(&files).await;
+    let mut plane = plane_for(&files).await;
     let sidecar = plane.sidecar("edge", &[]).await;
     let (first, second) = (example("v1"), example("v2"));
     let url = files.put_file("/digits/1.pt", &digits("v1"));
@@ -103,7 +54,7 @@ async fn a_version_is_fetched_by_the_control_plane_and_served_like_any_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_breaks_is_taken_up_where_it_broke() {
     let files = Files::start().await;
-    let mut plane = plane(&files).await;
+    let mut plane = plane_for(&files).await;
     let bytes = example("v1");
     let breaks = Arc::new(Notify::new());
     let entry =
@@ -126,7 +77,7 @@ async fn a_connection_that_breaks_is_taken_up_where_it_broke() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_is_said_with_the_source_and_leaves_nothing() {
     let files = Files::start().await;
-    let mut plane = plane(&files).await;
+    let mut plane = plane_for(&files).await;
     let bytes = example("v1");
     let good = sha256(&bytes);
     let url = files.put_file("/digits.pt", &digits("v1"));
@@ -192,7 +143,7 @@ async fn what_is_wrong_is_said_with_the_source_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_control_plane_goes_only_where_it_may_whoever_asks() {
     let (files, others) = (Files::start().await, Files::start().await);
-    let mut plane = plane(&files).await;
+    let mut plane = plane_for(&files).await;
     let bytes = example("v1");
     let good = sha256(&bytes);
     // Its name is not allowed, and it is at the loopback address.
@@ -249,7 +200,7 @@ async fn the_control_plane_goes_only_where_it_may_whoever_asks() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_ends_with_whoever_waits_for_it() {
     let files = Files::start().await;
-    let mut plane = plane(&files).await;
+    let mut plane = plane_for(&files).await;
     let bytes = example("v1");
     let url =
         files.put("/stalls.pt", Entry { bytes: bytes.clone(), stalls: Some(1_000), ..Entry::default() });
@@ -289,86 +240,9 @@ async fn a_pull_ends_with_whoever_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_registrys_artifact_is_pulled_by_its_manifest_or_by_its_layer() {
-    let files = Files::start().await;
-    let mut plane = plane(&files).await;
-    let bytes = example("v1");
-    let layer = sha256(&bytes);
-    let manifest = |layers: Value| {
-        let config =
-            json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2 });
-        json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": layers }).to_string()
-    };
-    let title = |title: &str| json!({ "mediaType": "application/octet-stream", "digest": layer, "size": bytes.len(), "annotations": { "org.opencontainers.image.title": title } });
-    let token = Some("Bearer abc".to_owned());
-    let challenge = format!(
-        r#"Bearer realm="https://{}/token",service="files",scope="repository:ml/digits:pull""#,
-        files.authority
-    );
-    let put = |path: &str, bytes: Bytes| {
-        let entry = Entry {
-            bytes,
-            authorization: token.clone(),
-            challenge: Some(challenge.clone()),
-            ..Entry::default()
-        };
-        files.put(&format!("/v2/ml/digits/{path}"), entry);
-    };
-    let service = Entry {
-        bytes: r#"{"token": "abc"}"#.into(),
-        authorization: Some("Basic Y2k6c2VjcmV0".into()),
-        ..Entry::default()
-    };
-    files.put("/token", service);
-    put(&format!("blobs/{layer}"), bytes.clone());
-    let none = Entry {
-        status: Some(404),
-        authorization: token.clone(),
-        challenge: Some(challenge.clone()),
-        ..Entry::default()
-    };
-    files.put(&format!("/v2/ml/digits/manifests/{layer}"), none);
-    let publish = |manifest: String| {
-        let digest = sha256(manifest.as_bytes());
-        put(&format!("manifests/{digest}"), manifest.into());
-        digest
-    };
-    let source = format!("oci://{}/ml/digits:1", files.authority);
-    let with = |version: &str, digest: &str| v1::PullVersionRequest {
-        credentials: [("username".to_owned(), "ci".to_owned()), ("password".to_owned(), "secret".to_owned())]
-            .into(),
-        ..wanted(version, &source, digest)
-    };
-    let one = publish(manifest(json!([title("weights")])));
-    refused(&plane, wanted("1", &source, &one), Code::FailedPrecondition, "its token service answers 401")
-        .await;
-    let (pulled, _) = pull(&plane, with("1", &one)).await.expect("by its manifest");
-    assert_eq!(pulled.version.expect("a version").metadata["sconce.dev/source-digest"], one);
-    let asked = files
-        .asked()
-        .into_iter()
-        .find(|asked| asked.path.starts_with("/token") && asked.authorization.is_some());
-    assert_eq!(asked.expect("asked").path, "/token?service=files&scope=repository%3Aml%2Fdigits%3Apull");
-    let (pulled, _) = pull(&plane, with("2", &layer)).await.expect("by its layer");
-    assert_eq!((pulled.bytes_stored, pulled.already_committed), (0, false));
-
-    let readme = json!({ "mediaType": "text/plain", "digest": sha256(b"x"), "size": 1 });
-    let two = publish(manifest(json!([readme, title("digits.pt")])));
-    pull(&plane, with("3", &two)).await.expect("the one that is called .pt");
-    let none = publish(manifest(json!([readme, title("weights")])));
-    refused(&plane, with("4", &none), Code::InvalidArgument, "2 layers").await;
-    let index = publish(json!({ "schemaVersion": 2, "manifests": [] }).to_string());
-    refused(&plane, with("4", &index), Code::InvalidArgument, "an index").await;
-    let forged = sha256(b"asked for");
-    put(&format!("manifests/{forged}"), manifest(json!([title("weights")])).into());
-    refused(&plane, with("4", &forged), Code::InvalidArgument, "has other bytes").await;
-    plane.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pull_over_rest_takes_the_roles_of_a_push() {
     let files = Files::start().await;
-    let mut plane = plane(&files).await;
+    let mut plane = plane_for(&files).await;
     let url = files.put_file("/digits.pt", &digits("v1"));
     let body = json!({ "source": url, "digest": sha256(&example("v1")), "metadata": { "commit": "1a2b3c" } });
     let ask = async |client: &Client, body: &Value| {

@@ -167,6 +167,10 @@ impl<C: Cluster> Driver<C> {
             }
         };
         if object.deleting {
+            // A pull that is ended may be committing: whether it did is seen a moment later.
+            if self.pulling.end(&object.id) {
+                return Ok(Some(Instant::now() + AGAIN));
+            }
             self.retire(world, object, &spec).await?;
             return Ok(None);
         }
@@ -234,7 +238,6 @@ impl<C: Cluster> Driver<C> {
         object: &Object,
         spec: &VersionSpec,
     ) -> Result<(), ClusterError> {
-        self.pulling.end(&object.id);
         if !object.is_held() {
             return Ok(());
         }

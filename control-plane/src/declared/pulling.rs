@@ -114,11 +114,10 @@ impl<C: Cluster> Pulling<C> {
         Standing::Coming(Progress::default())
     }
 
-    /// Ends a pull, if there is one.
-    pub(super) fn end(&mut self, id: &ObjectId) {
-        if let Some(running) = self.running.remove(id) {
-            running.task.abort();
-        }
+    /// Ends a pull, if there is one. What it was committing at that moment is committed all the same.
+    pub(super) fn end(&mut self, id: &ObjectId) -> bool {
+        let running = self.running.remove(id);
+        running.inspect(|running| running.task.abort()).is_some()
     }
 
     /// Ends all of them: another control plane leads.
@@ -131,7 +130,9 @@ impl<C: Cluster> Pulling<C> {
     /// Ends those whose objects are gone, and forgets them.
     pub(super) fn keep(&mut self, there: impl Fn(&ObjectId) -> bool) {
         let gone: Vec<ObjectId> = self.running.keys().filter(|id| !there(id)).cloned().collect();
-        gone.iter().for_each(|id| self.end(id));
+        for id in &gone {
+            self.end(id);
+        }
         self.failed.retain(|id, _| there(id));
     }
 

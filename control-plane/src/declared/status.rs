@@ -85,8 +85,15 @@ impl Status {
             before.condition(&condition.r#type).is_some_and(|old| old.reason == condition.reason)
         };
         let passing = [PULLING, WAITING, LOADING, NOT_PULLED, SPLIT_MOVING];
-        let all = self.conditions.iter();
-        all.filter(|condition| !known(condition) && !passing.contains(&condition.reason.as_str())).collect()
+        // What keeps a version from being pulled keeps it from being ready, and is told once.
+        let repeated = |at: usize, condition: &Condition| {
+            self.conditions[..at].iter().any(|earlier| earlier.reason == condition.reason)
+        };
+        let all = self.conditions.iter().enumerate();
+        let news = all.filter(|(at, condition)| {
+            !known(condition) && !repeated(*at, condition) && !passing.contains(&condition.reason.as_str())
+        });
+        news.map(|(_, condition)| condition).collect()
     }
 }
 
