@@ -21,9 +21,11 @@ class Files(http.server.SimpleHTTPRequestHandler):
         if not self.path.startswith("/token"):
             return super().do_GET()
         known = self.headers.get("Authorization") == LOGIN
+        answer = json.dumps({"token": "let-in"} if known else {}).encode()
         self.send_response(200 if known else 401)
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(json.dumps({"token": "let-in"} if known else {}).encode())
+        self.wfile.write(answer)
 
     def log_message(self, *_):
         pass

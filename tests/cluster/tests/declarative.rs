@@ -136,6 +136,13 @@ fn install(cluster: &Cluster) {
             &secrets,
         ],
     );
+    // What a run that failed has left waits for a control plane that is gone.
+    let left = cluster.try_kubectl(&["get", "-n", NAMESPACE, "modelversions", "-o", "name"]);
+    for object in String::from_utf8_lossy(&left.stdout).lines() {
+        let none = r#"{"metadata":{"finalizers":null}}"#;
+        let freed = cluster.try_kubectl(&["patch", "-n", NAMESPACE, object, "--type=merge", "-p", none]);
+        assert!(freed.status.success(), "{}", said(&freed));
+    }
     for namespace in [NAMESPACE, SYSTEM] {
         cluster.kubectl(&format!("delete namespace {namespace} --ignore-not-found"));
         let object = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
