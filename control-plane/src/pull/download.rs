@@ -60,7 +60,8 @@ pub(super) async fn download(
             PullError::Denied { .. } => landing.size > 0,
             _ => false,
         };
-        fruitless = if landing.size > before { 1 } else { fruitless + 1 };
+        // A trickle that breaks off again and again is no progress either.
+        fruitless = if landing.size >= before + TRICKLE.0 { 1 } else { fruitless + 1 };
         if !again || fruitless > ATTEMPTS {
             return Err(error);
         }
@@ -108,7 +109,7 @@ async fn attempt(
             return Err(too_large());
         }
         if since.1.elapsed() > TRICKLE.1 {
-            if landing.size - since.0 < TRICKLE.0 {
+            if landing.size + part.len() as u64 - since.0 < TRICKLE.0 {
                 return Err(stalled());
             }
             since = (landing.size, Instant::now());
