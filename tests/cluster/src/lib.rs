@@ -4,6 +4,7 @@
 //! `make test-cluster` runs them. Plain `cargo test` must never touch whatever cluster
 //! somebody's `KUBECONFIG` leads to, so they run only where `SCONCE_CLUSTER` is set.
 
+pub mod beside;
 pub mod binomial;
 
 mod release;
