@@ -5,7 +5,9 @@
 //! somebody's `KUBECONFIG` leads to, so they run only where `SCONCE_CLUSTER` is set.
 
 pub mod binomial;
+mod installation;
 mod report;
+mod walk;
 
 use std::{
     io::Write as _,
@@ -14,7 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use installation::{Installation, binary, install, repository, uninstall};
 pub use report::Scenario;
+pub use walk::{Walk, blocks};
 
 /// How long a condition may take to come true: much longer than it ever should.
 pub const PATIENCE: Duration = Duration::from_secs(120);
