@@ -136,12 +136,22 @@ impl Cluster {
         namespace: Option<&str>,
         labels: &str,
     ) -> Result<Vec<Value>, kube::Error> {
-        let api = self.objects(&kind.resource(), namespace);
+        self.list_of(&kind.resource(), namespace, labels).await
+    }
+
+    /// The same of a kind that somebody has defined.
+    pub(crate) async fn list_of(
+        &self,
+        kind: &ApiResource,
+        namespace: Option<&str>,
+        labels: &str,
+    ) -> Result<Vec<Value>, kube::Error> {
+        let api = self.objects(kind, namespace);
         let mut params = ListParams::default().limit(PAGE).labels(labels);
         let mut all = Vec::new();
         loop {
             let page = api.list(&params).await?;
-            all.extend(page.items.iter().map(|object| value(object, kind.kind, kind.api_version)));
+            all.extend(page.items.iter().map(|object| value(object, &kind.kind, &kind.api_version)));
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
                 return Ok(all);
@@ -149,7 +159,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until an object is as it should be, and returns what it was last.
+    /// Waits until an object is as it should be.
     pub(crate) async fn until(
         &self,
         id: &Id,

@@ -25,6 +25,10 @@ pub const WEBHOOK: &str = "sconce-webhook";
 pub const REGISTRATION: &str = "a.sconce-injector";
 /// The Lease of whichever control plane publishes.
 pub const LEASE: &str = "sconce-publisher";
+/// The Lease of whichever control plane reconciles models that are objects.
+pub const RECONCILER_LEASE: &str = "sconce-reconciler";
+/// The API group of those, and what their finalizers begin with.
+pub const GROUP: &str = "sconce.dev";
 /// On everything that is installed, with the value `sconce`.
 pub const NAME_LABEL: &str = "app.kubernetes.io/name";
 
@@ -231,6 +235,10 @@ mod tests {
     #[test]
     fn everything_carries_the_label_by_which_it_is_recognised() {
         for object in objects(&Settings::default()) {
+            if object["kind"] == "CustomResourceDefinition" {
+                assert_eq!(object["spec"]["group"], GROUP, "{object}");
+                continue;
+            }
             assert_eq!(object["metadata"]["labels"][NAME_LABEL], "sconce", "{object}");
         }
     }

@@ -15,9 +15,8 @@ pub(crate) struct Install {
     /// The namespace for Sconce itself; it is made where it is not there
     #[arg(long, short, default_value = install::NAMESPACE, value_parser = values::label)]
     pub(crate) namespace: String,
-    /// What its images are called, before `-control-plane` and `-sidecar`, such as
-    /// `registry.example.org/sconce:0.1.0`
-    #[arg(long, value_name = "PREFIX[:TAG]", default_value_t = Image::default(), verbatim_doc_comment)]
+    /// What its images are called, before `-control-plane` and `-sidecar`
+    #[arg(long, value_name = "PREFIX[:TAG]", default_value_t = Image::default())]
     pub(crate) image: Image,
     /// No data volume: what is pushed goes with the control plane's pod. For trying it out
     #[arg(long)]
@@ -46,7 +45,7 @@ pub(crate) struct Uninstall {
     pub(crate) published_only: bool,
     /// The data volume as well, with all that was ever pushed, the definitions of Sconce's kinds
     /// with every object of theirs, and the namespace where `sconce install` made it
-    #[arg(long, conflicts_with = "published_only", verbatim_doc_comment)]
+    #[arg(long, conflicts_with = "published_only")]
     pub(crate) purge: bool,
     /// Although VirtualServices of yours hand requests to routes of Sconce's
     #[arg(long)]

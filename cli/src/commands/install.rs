@@ -3,7 +3,7 @@
 //! Whatever would stop it half way is looked for first. The webhook is registered last, once
 //! something answers it: from then on pods that ask for the sidecar wait for it.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use sconce_istio::{
     install::{self, FIELD_MANAGER, Settings},
@@ -54,13 +54,9 @@ pub(super) async fn run(args: Install, out: Output) -> Result<(), Failure> {
     let (registrations, others): (Vec<&Value>, Vec<&Value>) =
         objects.iter().partition(|object| install::is_registration(object));
     apply.all(&others).await?;
-    if args.timeout > Duration::ZERO {
-        wait::for_deployments(&cluster, &others, args.timeout).await?;
-    }
+    wait::for_deployments(&cluster, &others, args.timeout).await?;
     apply.all(&registrations).await?;
-    if args.timeout > Duration::ZERO {
-        wait::for_registrations(&cluster, &registrations, args.timeout).await?;
-    }
+    wait::for_registrations(&cluster, &registrations, args.timeout).await?;
     if out.0 == Format::Table {
         eprint!("{}", next_steps(&settings.namespace));
     }

@@ -45,6 +45,7 @@ pub(super) async fn run(args: Uninstall, out: Output) -> Result<(), Failure> {
         return Ok(());
     }
     for object in &found.installed {
+        doing.release(object).await?;
         if let Some(why) = found::kept(object, args.purge) {
             eprintln!("{} is kept: {why}", named(object));
         } else {
@@ -150,6 +151,23 @@ impl Doing<'_> {
             self.cluster.merge(&id, &patch).await.map_err(|error| self.cluster.failure(&id, error))?
         };
         self.tell(&id.to_string(), if done { "unlabelled" } else { "absent" })
+    }
+
+    /// Nobody is left who would take our finalizers off objects of our kinds: they could never be
+    /// deleted again.
+    async fn release(&self, definition: &Value) -> Result<(), Failure> {
+        let Some(kind) = found::defined(definition) else { return Ok(()) };
+        let what = format!("every {}", kind.kind);
+        let objects = self.cluster.list_of(&kind, None, "").await;
+        for object in objects.map_err(|error| self.cluster.failure(what, error))? {
+            let (Some(id), Some(others)) = (Id::of(&object), found::released(&object)) else { continue };
+            if !self.dry_run {
+                let patch = json!({ "metadata": { "finalizers": others } });
+                self.cluster.merge(&id, &patch).await.map_err(|error| self.cluster.failure(&id, error))?;
+            }
+            self.tell(&id.to_string(), "released")?;
+        }
+        Ok(())
     }
 
     async fn delete(&self, object: &Value) -> Result<(), Failure> {

@@ -166,6 +166,12 @@ fn injector(clinic: &mut Clinic<'_>) {
     let scale = |cluster: &Cluster, replicas: u8| {
         cluster.kubectl(&format!("scale {deployment} --replicas={replicas}"));
         cluster.kubectl(&format!("rollout status {deployment} --timeout=120s"));
+        if replicas == 0 {
+            // Those that are on their way out still put things right.
+            eventually("no injector is left", || {
+                cluster.kubectl(&format!("get pods -n {SYSTEM} -l app=sconce-injector -o name")).is_empty()
+            });
+        }
     };
     clinic.fault(
         "webhook-endpoints",

@@ -7,6 +7,7 @@ mod installation;
 mod lanes;
 mod owners;
 mod pods;
+mod reports;
 mod routes;
 mod versions;
 mod webhook;
@@ -20,7 +21,7 @@ pub(super) fn all(view: &View) -> Vec<Finding> {
             findings.extend(check(view));
         }
     }
-    for check in [routes::check, lanes::check, owners::check] {
+    for check in [routes::check, lanes::check, owners::check, reports::check] {
         findings.extend(check(view));
     }
     findings.sort_by_key(|finding| finding.severity);

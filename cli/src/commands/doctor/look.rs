@@ -1,13 +1,13 @@
 //! Reads a cluster, as far as the caller may.
 
-use sconce_catalog::Catalog;
+use sconce_catalog::{Catalog, ModelName};
 use sconce_istio::install::{CONTROL_PLANE, INJECTOR, LEASE, NAME_LABEL, NAMESPACE, WEBHOOK};
 use serde_json::Value;
 
 use super::view::{Unread, View, text};
 use crate::{
     args::{Doctor, Global},
-    client::Control,
+    client::{Control, Sidecar, SplitProgress},
     cluster::{self, Cluster, Id, Kind},
     config::Surroundings,
     context::Access,
@@ -45,6 +45,8 @@ pub(super) async fn view(cluster: &Cluster, args: &Doctor) -> Result<View, Failu
         lease: reader.get(Id::new(cluster::LEASE, own, LEASE)).await?,
         mesh_roots: reader.get(Id::new(cluster::CONFIG_MAP, own, MESH_ROOTS)).await?,
         catalog: None,
+        splits: None,
+        sidecars: None,
         deployments,
         unread: reader.unread,
         system,
@@ -54,21 +56,42 @@ pub(super) async fn view(cluster: &Cluster, args: &Doctor) -> Result<View, Failu
 /// Asks the control plane that was named, and no other: one that `sconce up` runs on this machine
 /// knows nothing of a cluster.
 pub(super) async fn catalog(view: &mut View, global: &Global, surroundings: &Surroundings) {
-    let what = "the catalog, by which stale routes are known".to_owned();
+    let what = "what the control plane says of models and sidecars".to_owned();
     if global.control_plane.is_none() {
         let why = "no control plane is named; give --control-plane and who you are to it".to_owned();
         return view.unread.push(Unread { what, why });
     }
     match asked(global, surroundings).await {
-        Ok(catalog) => view.catalog = Some(catalog),
+        Ok(told) => {
+            view.catalog = Some(told.catalog);
+            view.splits = Some(told.splits);
+            view.sidecars = Some(told.sidecars);
+        }
         Err(failure) => view.unread.push(Unread { what, why: failure.to_string().replace('\n', ";") }),
     }
 }
 
-async fn asked(global: &Global, surroundings: &Surroundings) -> Result<Catalog, Failure> {
+/// What a control plane says.
+struct Told {
+    catalog: Catalog,
+    splits: Vec<(ModelName, SplitProgress)>,
+    sidecars: Vec<Sidecar>,
+}
+
+async fn asked(global: &Global, surroundings: &Surroundings) -> Result<Told, Failure> {
     let access = Access::resolve(global, surroundings)?;
-    let models = Control::connect(&access).await?.models(None).await?;
-    Ok(Catalog { models: models.into_iter().collect(), ..Catalog::default() })
+    let mut control = Control::connect(&access).await?;
+    let models = control.models(None).await?;
+    let mut splits = Vec::new();
+    for (name, _) in &models {
+        splits.push((name.clone(), control.model(name).await?.progress));
+    }
+    let sidecars = control.sidecars().await?;
+    Ok(Told {
+        catalog: Catalog { models: models.into_iter().collect(), ..Catalog::default() },
+        splits,
+        sidecars,
+    })
 }
 
 /// Where the control plane runs; the usual place where nobody knows.

@@ -14,6 +14,7 @@ use sconce_istio::{
 use serde_json::{Value, json};
 
 use super::{Finding, View};
+use crate::client::{Sidecar, SplitProgress, SplitState};
 
 const SYSTEM: &str = "sconce-system";
 const SHOP: &str = "shop";
@@ -27,7 +28,7 @@ pub(super) fn checks(findings: &[Finding]) -> Vec<&'static str> {
 }
 
 /// The object of this name.
-pub(super) fn of_kind<'a>(objects: &'a mut [Value], name: &str) -> &'a mut Value {
+pub(super) fn by_name<'a>(objects: &'a mut [Value], name: &str) -> &'a mut Value {
     objects
         .iter_mut()
         .find(|object| object["metadata"]["name"] == name)
@@ -52,7 +53,7 @@ pub(super) fn healthy() -> View {
     };
     let (root, secret) = keys();
     let mut registrations = all("MutatingWebhookConfiguration");
-    of_kind(&mut registrations, REGISTRATION)["webhooks"][0]["clientConfig"]["caBundle"] = base64(&root);
+    by_name(&mut registrations, REGISTRATION)["webhooks"][0]["clientConfig"]["caBundle"] = base64(&root);
     registrations.push(json!({
         "kind": "MutatingWebhookConfiguration", "metadata": { "name": "istio-sidecar-injector" },
         "webhooks": [{ "name": "namespace.sidecar-injector.istio.io", "clientConfig": { "service": { "name": "istiod" } } }],
@@ -67,6 +68,8 @@ pub(super) fn healthy() -> View {
         all("ConfigMap").into_iter().filter(|map| map["metadata"]["name"] == INJECTOR).collect();
     let model: ModelName = "shop/digits".parse().expect("valid");
     let (routing, catalog) = catalog(&model);
+    let progress = SplitProgress { state: SplitState::Applied, message: String::new() };
+    let splits = vec![(model.clone(), progress)];
     let backend = Backend::new(model).expect("publishable");
     let lease = json!({ "spec": { "holderIdentity": "a", "renewTime": moment(NOW - 2), "leaseDurationSeconds": 15 } });
     View {
@@ -101,6 +104,8 @@ pub(super) fn healthy() -> View {
             "data": { "root-cert.pem": issuer(3650).pem() },
         })]),
         catalog: Some(catalog),
+        splits: Some(splits),
+        sidecars: Some(vec![sidecar()]),
         unread: Vec::new(),
     }
 }
@@ -135,6 +140,19 @@ fn pod(settings: &[Value]) -> Value {
     pod["status"]["initContainerStatuses"] =
         json!([{ "name": "sconce", "ready": true, "state": { "running": {} } }]);
     pod
+}
+
+fn sidecar() -> Sidecar {
+    Sidecar {
+        name: format!("{SHOP}/checkout-1"),
+        namespace: SHOP.into(),
+        connected: true,
+        last_seen: String::new(),
+        address: String::new(),
+        labels: [].into(),
+        serial: 1,
+        versions: Vec::new(),
+    }
 }
 
 fn catalog(model: &ModelName) -> (Routing, Catalog) {

@@ -1,8 +1,10 @@
 //! Everything that the checks look at, read once.
 
-use sconce_catalog::Catalog;
+use sconce_catalog::{Catalog, ModelName};
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::client::{Sidecar, SplitProgress};
 
 /// What of a cluster was seen. A list that is `None` could not be read, and says nothing.
 #[derive(Clone, Debug, Default)]
@@ -35,8 +37,10 @@ pub(super) struct View {
     pub(super) secret: Option<Vec<Value>>,
     pub(super) lease: Option<Vec<Value>>,
     pub(super) mesh_roots: Option<Vec<Value>>,
-    /// What the control plane wants published.
+    /// What the control plane wants published, how far it has come, and who is connected to it.
     pub(super) catalog: Option<Catalog>,
+    pub(super) splits: Option<Vec<(ModelName, SplitProgress)>>,
+    pub(super) sidecars: Option<Vec<Sidecar>>,
     pub(super) unread: Vec<Unread>,
 }
 

@@ -1,7 +1,8 @@
 //! What of Sconce is in a cluster, in the order in which it is taken away.
 
+use kube::api::{ApiResource, GroupVersionKind};
 use sconce_istio::{
-    install::{self, CONTROL_PLANE, LEASE, NAME_LABEL, Settings, WEBHOOK},
+    install::{self, CONTROL_PLANE, GROUP, LEASE, NAME_LABEL, RECONCILER_LEASE, Settings, WEBHOOK},
     names::{MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MODEL_LABEL_PREFIX, NAMESPACE_LABEL},
     render,
 };
@@ -126,6 +127,7 @@ fn ids(namespace: &str) -> Vec<Id> {
     let at = applied.iter().position(|id| id.kind == "Deployment").unwrap_or_default();
     applied.insert(at, Id::new(SECRET, Some(namespace), WEBHOOK));
     applied.insert(at, Id::new(cluster::LEASE, Some(namespace), LEASE));
+    applied.insert(at, Id::new(cluster::LEASE, Some(namespace), RECONCILER_LEASE));
     applied.reverse();
     applied
 }
@@ -136,7 +138,8 @@ fn is_installed(object: &Value) -> bool {
     let labels = &object["metadata"]["labels"];
     labels[NAME_LABEL] == "sconce"
         || labels[MANAGED_BY_LABEL] == MANAGED_BY
-        || object["metadata"]["name"] == LEASE
+        || object["kind"] == "Lease"
+        || object["spec"]["group"] == GROUP
 }
 
 /// Why an object stays, where it does.
@@ -151,6 +154,25 @@ pub(super) fn kept(object: &Value, purge: bool) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// The kind that a definition defines, in the version that is stored.
+pub(super) fn defined(object: &Value) -> Option<ApiResource> {
+    let spec = object
+        .get("spec")
+        .filter(|spec| object["kind"] == "CustomResourceDefinition" && spec["group"] == GROUP)?;
+    let stored = spec["versions"].as_array()?.iter().find(|version| version["storage"] == true)?;
+    let kind = GroupVersionKind::gvk(GROUP, stored["name"].as_str()?, spec["names"]["kind"].as_str()?);
+    Some(ApiResource::from_gvk_with_plural(&kind, spec["names"]["plural"].as_str()?))
+}
+
+/// An object's finalizers without ours; nothing where it has none of ours.
+pub(super) fn released(object: &Value) -> Option<Vec<&str>> {
+    let all: Vec<&str> =
+        object["metadata"]["finalizers"].as_array()?.iter().filter_map(Value::as_str).collect();
+    let others: Vec<&str> =
+        all.iter().copied().filter(|name| !name.starts_with(&format!("{GROUP}/"))).collect();
+    (others.len() < all.len()).then_some(others)
 }
 
 fn is_endpoint(pod: &Value) -> bool {
@@ -219,6 +241,25 @@ mod tests {
             json!({ "kind": "Namespace", "metadata": { "labels": { "app.kubernetes.io/name": "sconce" } } });
         let kept = |purge| [&claim, &own, &foreign].map(|object| kept(object, purge).is_some());
         assert_eq!((kept(false), kept(true)), ([true, true, true], [false, false, true]));
+    }
+
+    #[test]
+    fn objects_of_our_kinds_are_released_and_keep_the_finalizers_of_others() {
+        let definition = json!({
+            "kind": "CustomResourceDefinition",
+            "spec": {
+                "group": "sconce.dev", "names": { "kind": "ModelVersion", "plural": "modelversions" },
+                "versions": [{ "name": "v1alpha1" }, { "name": "v1", "storage": true }],
+            },
+        });
+        let kind = defined(&definition).expect("ours");
+        assert_eq!((kind.api_version.as_str(), kind.plural.as_str()), ("sconce.dev/v1", "modelversions"));
+        let foreign = json!({ "kind": "CustomResourceDefinition", "spec": { "group": "example.org" } });
+        assert!(defined(&foreign).is_none() && defined(&json!({ "kind": "Namespace" })).is_none());
+        let object = |finalizers: &[&str]| json!({ "metadata": { "finalizers": finalizers } });
+        assert_eq!(released(&object(&["example.org/a", "sconce.dev/version"])), Some(vec!["example.org/a"]));
+        assert_eq!(released(&object(&["example.org/a"])), None);
+        assert_eq!(released(&json!({ "metadata": {} })), None);
     }
 
     #[test]

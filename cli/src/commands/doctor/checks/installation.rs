@@ -134,7 +134,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::commands::doctor::specimen::{checks, healthy, of_kind};
+    use crate::commands::doctor::specimen::{by_name, checks, healthy};
 
     #[test]
     fn a_control_plane_that_does_not_run_is_found_with_the_reason() {
@@ -155,7 +155,7 @@ mod tests {
         let mut other = view.deployment("sconce").expect("there").clone();
         other["metadata"]["namespace"] = "old".into();
         let deployments = view.deployments.as_mut().expect("seen");
-        of_kind(deployments, "sconce-injector")["spec"]["replicas"] = json!(0);
+        by_name(deployments, "sconce-injector")["spec"]["replicas"] = json!(0);
         deployments.push(other);
         let found = check(&view);
         assert_eq!(checks(&found), ["second-installation", "not-running"]);

@@ -127,11 +127,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::commands::doctor::specimen::{checks, healthy, of_kind};
+    use crate::commands::doctor::specimen::{by_name, checks, healthy};
 
     fn edited(edit: impl FnOnce(&mut Value)) -> Vec<Finding> {
         let mut view = healthy();
-        edit(of_kind(view.services.as_mut().expect("seen"), "digits"));
+        edit(by_name(view.services.as_mut().expect("seen"), "digits"));
         check(&view)
     }
 

@@ -46,12 +46,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::commands::doctor::specimen::{checks, healthy, of_kind};
+    use crate::commands::doctor::specimen::{by_name, checks, healthy};
 
     #[test]
     fn a_second_owner_is_an_error_and_an_edit_a_warning() {
         let mut view = healthy();
-        let route = of_kind(view.virtual_services.as_mut().expect("seen"), "sconce-digits");
+        let route = by_name(view.virtual_services.as_mut().expect("seen"), "sconce-digits");
         route["metadata"]["managedFields"].as_array_mut().expect("managers").extend([
             json!({ "manager": "flagger", "operation": "Apply", "fieldsV1": { "f:spec": {} } }),
             json!({ "manager": "kubectl-edit", "operation": "Update", "fieldsV1": { "f:spec": {} } }),
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn objects_of_others_are_their_own_business() {
         let mut view = healthy();
-        let route = of_kind(view.virtual_services.as_mut().expect("seen"), "sconce-digits");
+        let route = by_name(view.virtual_services.as_mut().expect("seen"), "sconce-digits");
         route["metadata"]["labels"] = json!({});
         route["metadata"]["managedFields"] =
             json!([{ "manager": "flagger", "operation": "Apply", "fieldsV1": { "f:spec": {} } }]);

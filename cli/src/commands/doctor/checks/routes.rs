@@ -139,7 +139,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::commands::doctor::specimen::{checks, healthy, of_kind};
+    use crate::commands::doctor::specimen::{by_name, checks, healthy};
 
     #[test]
     fn what_is_published_for_a_model_that_is_gone_is_found() {
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_route_that_somebody_made_unreadable_is_found() {
         let mut view = healthy();
-        of_kind(view.virtual_services.as_mut().expect("seen"), "sconce-digits")["spec"]["http"] = json!([]);
+        by_name(view.virtual_services.as_mut().expect("seen"), "sconce-digits")["spec"]["http"] = json!([]);
         assert_eq!(checks(&check(&view)), ["stale-route"]);
     }
 

@@ -104,7 +104,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::commands::doctor::specimen::{checks, healthy, of_kind};
+    use crate::commands::doctor::specimen::{by_name, checks, healthy};
 
     #[test]
     fn another_version_of_this_program_is_found() {
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn an_injector_of_another_image_is_found() {
         let mut view = healthy();
-        of_kind(view.deployments.as_mut().expect("seen"), INJECTOR)["spec"]["template"]["spec"]["containers"]
+        by_name(view.deployments.as_mut().expect("seen"), INJECTOR)["spec"]["template"]["spec"]["containers"]
             [0]["image"] = "old:1".into();
         assert_eq!(checks(&check(&view)), ["version-skew"]);
     }

@@ -158,7 +158,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::commands::doctor::specimen::{checks, healthy, of_kind};
+    use crate::commands::doctor::specimen::{by_name, checks, healthy};
 
     fn planted(plant: impl FnOnce(&mut Vec<Value>)) -> Vec<Finding> {
         let mut view = healthy();
@@ -170,7 +170,7 @@ mod tests {
     fn a_registration_that_is_missing_or_twice_is_found() {
         assert_eq!(checks(&planted(|all| all.retain(|one| !is_ours(one)))), ["webhook-missing"]);
         let twice = planted(|all| {
-            let mut copy = of_kind(all, REGISTRATION).clone();
+            let mut copy = by_name(all, REGISTRATION).clone();
             copy["metadata"]["name"] = "b.sconce".into();
             all.push(copy);
         });
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn one_that_runs_after_istio_is_found() {
-        let late = planted(|all| of_kind(all, REGISTRATION)["metadata"]["name"] = "sconce-injector".into());
+        let late = planted(|all| by_name(all, REGISTRATION)["metadata"]["name"] = "sconce-injector".into());
         assert_eq!(checks(&late), ["webhook-order"]);
         assert!(late[0].problem.contains("istio-sidecar-injector"), "{late:?}");
     }
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn a_bundle_that_is_missing_or_another_is_found() {
         let bundle = |value: Value| {
-            planted(move |all| of_kind(all, REGISTRATION)["webhooks"][0]["clientConfig"]["caBundle"] = value)
+            planted(move |all| by_name(all, REGISTRATION)["webhooks"][0]["clientConfig"]["caBundle"] = value)
         };
         assert!(bundle(Value::Null)[0].problem.contains("no caBundle"));
         let other = bundle(json!(ByteString(b"another".to_vec())));
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn what_somebody_has_edited_is_named() {
         let edited = planted(|all| {
-            let webhook = &mut of_kind(all, REGISTRATION)["webhooks"][0];
+            let webhook = &mut by_name(all, REGISTRATION)["webhooks"][0];
             webhook["failurePolicy"] = "Ignore".into();
             webhook["clientConfig"]["service"]["port"] = 8443.into();
         });
