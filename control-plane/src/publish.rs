@@ -49,6 +49,8 @@ pub struct Settings {
     pub(crate) drift: Drift,
     /// When a pod is an endpoint.
     pub(crate) rules: Rules,
+    /// How often the mesh may offer a request to another pod.
+    pub(crate) retries: u32,
 }
 
 /// What a route is written as.

@@ -21,6 +21,9 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// On what is published for a model: its name. Only objects with this label and
 /// [`MANAGED_BY_LABEL`] are ever replaced or deleted.
 pub const MODEL_LABEL: &str = "sconce.dev/model";
+/// The Service of each namespace by which its mesh knows what injected pods speak; see
+/// [`lanes`](crate::render::lanes).
+pub const LANES_SERVICE: &str = "sconce-lanes";
 /// What a published route sets on each request: `<namespace>/<model>/<version>@<generation>`.
 pub const ROUTE_HEADER: &str = "x-sconce-route";
 /// What a caller sets to be answered by one version, whatever the split says.

@@ -9,15 +9,17 @@
 use sconce_catalog::{Generation, Lane, ModelName, Route, Share, Split, Version};
 use serde_json::{Value, json};
 
-use crate::names::{MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MODEL_LABEL_PREFIX};
+use crate::names::{LANES_SERVICE, MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MODEL_LABEL_PREFIX};
 
 mod http_route;
+mod lanes;
 mod read;
 mod service;
 mod snippets;
 mod virtual_service;
 
 pub use http_route::{TooManyVersions, http_route};
+pub use lanes::lanes;
 pub use read::{delegates, read};
 pub use service::service;
 pub use snippets::{Snippet, UnknownSnippet};
@@ -38,6 +40,9 @@ pub enum Unpublishable {
         "`{0}` cannot be published: its name has more than {LONGEST} characters; push under another name"
     )]
     Long(ModelName),
+    /// The Service of that name is the namespace's own.
+    #[error("`{0}` cannot be published: the Service of that name is Sconce's own; push under another name")]
+    Reserved(ModelName),
 }
 
 const LONGEST: usize = 57;
@@ -52,13 +57,25 @@ pub struct Routing {
 }
 
 /// How a model is published.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Options {
     /// A root VirtualService of somebody else's delegates to ours, which then has no host of
     /// its own: Istio ignores a delegate that has one.
     pub delegate: bool,
     /// An owner reference: with that object goes everything published for it.
     pub owner: Option<Value>,
+    /// How many other pods a request may be offered to that none has begun to answer. An
+    /// HTTPRoute cannot say it.
+    pub retries: u32,
+}
+
+/// The mesh's own number, unless somebody has set another.
+pub const RETRIES: u32 = 2;
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { delegate: false, owner: None, retries: RETRIES }
+    }
 }
 
 impl Backend {
@@ -72,6 +89,9 @@ impl Backend {
         }
         if model.name().starts_with(|c: char| c.is_ascii_digit()) {
             return Err(Unpublishable::Digit(model));
+        }
+        if model.name() == LANES_SERVICE {
+            return Err(Unpublishable::Reserved(model));
         }
         Ok(Self(model))
     }

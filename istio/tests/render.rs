@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use sconce_catalog::{Generation, Route, Share, Split};
 use sconce_istio::{
-    render::{Backend, Options, Routing, Snippet, http_route, read, service, virtual_service},
+    render::{Backend, Options, Routing, Snippet, http_route, lanes, read, service, virtual_service},
     yaml,
 };
 use serde_json::{Value, json};
@@ -36,9 +36,10 @@ fn what_is_published_is_what_was_reviewed() {
     let canary = routing(&[("2026-11-22", 500), ("7", 9_500)]);
     let owner = json!({ "apiVersion": "sconce.dev/v1", "kind": "Model", "name": "fraud", "uid": "u-1" });
     golden("service.yaml", &[service(&backend, &plain)]);
+    golden("lanes.yaml", &[lanes("ml")]);
     golden("whole.yaml", &[virtual_service(&backend, &routing(&[("7", 10_000)]), &plain)]);
     golden("canary.yaml", &[virtual_service(&backend, &canary, &plain)]);
-    let delegate = Options { delegate: true, owner: Some(owner) };
+    let delegate = Options { delegate: true, owner: Some(owner), ..Options::default() };
     golden("delegate.yaml", &[virtual_service(&backend, &canary, &delegate)]);
     golden("http-route.yaml", &[http_route(&backend, &canary, &plain).expect("few versions")]);
     let snippets = ["authorization-policy", "peer-authentication", "telemetry", "destination-rule"];
@@ -105,7 +106,7 @@ fn a_cluster_says_what_is_published() {
     for seed in 0..500 {
         let (backend, routing) = (backend(), random_routing(seed));
         for delegate in [false, true] {
-            let options = Options { delegate, owner: None };
+            let options = Options { delegate, ..Options::default() };
             assert_eq!(read(&virtual_service(&backend, &routing, &options)), Some(routing.clone()));
         }
         let route = http_route(&backend, &routing, &Options::default()).expect("16 at most");
@@ -165,4 +166,16 @@ fn delegates_are_found_in_their_roots_namespace_unless_they_name_one() {
     let found = sconce_istio::render::delegates(&root);
     assert_eq!(found, [("ml".into(), "sconce-fraud".into()), ("shop".into(), "sconce-near".into())]);
     assert!(sconce_istio::render::delegates(&json!({})).is_empty());
+}
+
+#[test]
+fn a_mesh_that_is_told_not_to_retry_is_told_so_in_every_rule() {
+    let one = routing(&[("7", 10_000)]);
+    let none = Options { retries: 0, ..Options::default() };
+    let route = virtual_service(&backend(), &one, &none);
+    let rules = route["spec"]["http"].as_array().expect("rules");
+    // Left out, Istio would retry twice.
+    assert!(rules.iter().all(|rule| rule["retries"] == json!({ "attempts": 0 })), "{route}");
+    let usual = virtual_service(&backend(), &one, &Options::default());
+    assert_eq!(usual["spec"]["http"][0]["retries"]["attempts"], 2);
 }

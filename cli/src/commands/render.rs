@@ -41,7 +41,7 @@ fn print(args: &Render, routing: &Routing, out: Output) -> Result<(), Failure> {
 
 fn objects(args: &Render, routing: &Routing) -> Result<Vec<Value>, Failure> {
     let backend = Backend::new(args.model.clone()).map_err(|error| Failure::failed(error.to_string()))?;
-    let options = Options { delegate: args.delegate, owner: None };
+    let options = Options { delegate: args.delegate, ..Options::default() };
     let route = match args.route {
         RouteKind::VirtualService => virtual_service(&backend, routing, &options),
         RouteKind::HttpRoute if args.delegate => {

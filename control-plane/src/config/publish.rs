@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sconce_istio::render::RETRIES;
+
 use crate::publish::{Drift, Form, Rules, Settings};
 
 /// Reads `SCONCE_PUBLISH` and what belongs to it; `None` where nothing is to be published.
@@ -28,15 +30,16 @@ pub(super) fn read(lookup: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<S
             Drift::default()
         }
     };
-    let mut number = |name: &str, default: u64, most: u64| {
+    let mut number = |name: &str, default: u64, least: u64, most: u64| {
         let given = text(name, &default.to_string());
-        given.parse().ok().filter(|n| (1..=most).contains(n)).unwrap_or_else(|| {
-            wrong(name, &given, &format!("a number from 1 to {most}"));
+        given.parse().ok().filter(|n| (least..=most).contains(n)).unwrap_or_else(|| {
+            wrong(name, &given, &format!("a number from {least} to {most}"));
             default
         })
     };
     // At most 100, so it fits.
-    let floor = number("SCONCE_PUBLISH_FLOOR", 75, 100) as u8;
-    let grace = Duration::from_secs(number("SCONCE_PUBLISH_GRACE_SECONDS", 60, 86_400));
-    form.map(|form| Settings { form, drift, rules: Rules { floor, grace } })
+    let floor = number("SCONCE_PUBLISH_FLOOR", 75, 1, 100) as u8;
+    let grace = Duration::from_secs(number("SCONCE_PUBLISH_GRACE_SECONDS", 60, 1, 86_400));
+    let retries = number("SCONCE_PUBLISH_RETRIES", u64::from(RETRIES), 0, 10) as u32;
+    form.map(|form| Settings { form, drift, rules: Rules { floor, grace }, retries })
 }

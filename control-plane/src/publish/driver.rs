@@ -33,6 +33,7 @@ use crate::{
 
 #[cfg(test)]
 mod bench;
+mod lanes;
 #[cfg(test)]
 mod tests;
 
@@ -62,6 +63,7 @@ pub(super) struct Driver<C> {
     /// Models whose objects the cluster refused, with the split that it was.
     refused: BTreeMap<ModelName, (Routing, Backoff)>,
     unreachable: Option<Backoff>,
+    unclear: lanes::Unclear,
 }
 
 impl<C: Cluster> Driver<C> {
@@ -76,6 +78,7 @@ impl<C: Cluster> Driver<C> {
             silence: Silence::default(),
             refused: BTreeMap::new(),
             unreachable: None,
+            unclear: lanes::Unclear::default(),
         }
     }
 
@@ -127,6 +130,7 @@ impl<C: Cluster> Driver<C> {
             return Ok(None);
         }
         self.silence.note(&world, Instant::now());
+        self.tell_what_lanes_speak(&world).await?;
         let mut wake: Option<Instant> = None;
         for (name, model) in &world.catalog.models {
             let due = self.look_after(&world, name, model).await?;
@@ -229,6 +233,7 @@ impl<C: Cluster> Driver<C> {
         let options = render::Options {
             delegate: world.observed.is_delegate(namespace, &render::route_name(backend.model())),
             owner: None,
+            retries: self.settings.retries,
         };
         self.keep(world, backend, render::service(backend, &options)).await?;
         let routed = match self.settings.form {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use sconce_catalog::{Catalog, Model, ModelName};
-use sconce_istio::render::{self, Routing};
+use sconce_istio::{
+    names::LANES_SERVICE,
+    render::{self, Routing},
+};
 
 use super::{
     cluster::{Kind, ObjectId, Observed},
@@ -104,6 +107,18 @@ impl World {
         objects.chain(labels).filter(|model| !self.catalog.models.contains_key(model)).collect()
     }
 
+    /// Namespaces that have the Service of lanes and no model any more.
+    pub(super) fn without_models(&self) -> BTreeSet<&str> {
+        let lanes = self.observed.objects.keys().filter(|id| **id == lanes_id(&id.namespace));
+        let models = self.namespaces();
+        lanes.map(|id| id.namespace.as_str()).filter(|namespace| !models.contains(namespace)).collect()
+    }
+
+    /// Namespaces with models.
+    pub(super) fn namespaces(&self) -> BTreeSet<&str> {
+        self.catalog.models.keys().map(ModelName::namespace).collect()
+    }
+
     /// Pods that are endpoints of a model.
     pub(super) fn endpoints(&self, model: &ModelName) -> Vec<&PodName> {
         let all = self.observed.pods.iter();
@@ -111,6 +126,11 @@ impl World {
             .map(|(pod, _)| pod)
             .collect()
     }
+}
+
+/// The id of a namespace's Service that tells the mesh what its lanes speak.
+pub(super) fn lanes_id(namespace: &str) -> ObjectId {
+    ObjectId { kind: Kind::Service, namespace: namespace.to_owned(), name: LANES_SERVICE.to_owned() }
 }
 
 pub(super) fn route_id(kind: Kind, model: &ModelName) -> ObjectId {

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures::StreamExt as _;
 use rustls::{
     ServerConfig,
     crypto::CryptoProvider,
@@ -28,8 +29,8 @@ struct Material {
     keys: Keys,
 }
 
-/// How soon a replica follows another that has renewed something.
-const PERIOD: Duration = Duration::from_secs(10);
+/// Also without any news: certificates age, and a watch may have missed some.
+const PERIOD: Duration = Duration::from_secs(60);
 /// While there is nothing to serve, waiting is dearer than asking.
 const IMPATIENT: Duration = Duration::from_millis(500);
 
@@ -40,13 +41,17 @@ pub(super) fn watch(
 ) -> (Certificates, impl Future<Output = ()> + Send) {
     let (sender, receiver) = watch::channel(None);
     let keep = async move {
+        let mut changes = store.changes().boxed();
         loop {
             match store.current(&names, SystemTime::now()).await {
                 Ok(keys) => publish(&sender, keys),
                 Err(error) => tracing::error!(%error, "the webhook's certificates were not read or renewed"),
             }
             let period = if sender.borrow().is_some() { PERIOD } else { IMPATIENT };
-            tokio::time::sleep(period).await;
+            tokio::select! {
+                Some(()) = changes.next() => {}
+                () = tokio::time::sleep(period) => {}
+            }
         }
     };
     (Certificates(receiver), keep)

@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api, Client,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
 };
 use sconce_istio::names;
 use serde_json::json;
@@ -39,6 +41,17 @@ const TRIES: usize = 10;
 impl SecretStore {
     pub(super) fn new(client: Client, namespace: &str, name: &str) -> Self {
         Self { secrets: Api::namespaced(client, namespace), name: name.to_owned() }
+    }
+
+    /// Yields whenever somebody has written the Secret, so that replicas follow each other at once.
+    pub(super) fn changes(&self) -> impl Stream<Item = ()> + Send + use<> {
+        let events = watcher::watch_object(self.secrets.clone(), &self.name).default_backoff();
+        events.filter_map(|event| {
+            let news = event.inspect_err(|error| {
+                tracing::debug!(%error, "the watch of the webhook's Secret broke off and is begun again");
+            });
+            std::future::ready(news.ok().map(drop))
+        })
     }
 
     /// The keys as they should be now: made, or renewed where that is due, by this replica or

@@ -20,7 +20,7 @@ pub fn service(backend: &Backend, options: &Options) -> Value {
     })
 }
 
-fn port(lane: Lane) -> Value {
+pub(super) fn port(lane: Lane) -> Value {
     json!({
         // docs/adr/0001: as `http`, Envoy would turn gRPC into HTTP/1.1 on its way to us.
         "appProtocol": "kubernetes.io/h2c",

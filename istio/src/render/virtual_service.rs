@@ -12,7 +12,6 @@ use crate::names::{PIN_HEADER, ROUTE_HEADER};
 /// the next one as well would double the load just when there is too much; and `reset`, after
 /// which a model may have run already.
 const RETRY_ON: &str = "connect-failure,refused-stream,unavailable,retriable-status-codes,503";
-const RETRIES: u32 = 2;
 
 /// A model's route, with one weighted destination for every version that has a share.
 ///
@@ -21,14 +20,15 @@ const RETRIES: u32 = 2;
 pub fn virtual_service(backend: &Backend, routing: &Routing, options: &Options) -> Value {
     let weighted = destinations(backend, routing);
     let stable = &weighted[0];
+    let retries = retries(options.retries);
     let mut spec = json!({
         "http": [
-            pinned_to_stable(backend, stable),
-            pinned(backend),
+            pinned_to_stable(backend, stable, &retries),
+            pinned(backend, &retries),
             {
                 // The name is Envoy's name for the route, as access logs and config dumps have it.
                 "name": format!("split-{}", routing.generation),
-                "retries": retries(),
+                "retries": retries,
                 "route": weighted.iter().map(|one| destination(backend, one)).collect::<Vec<_>>(),
             },
         ],
@@ -48,22 +48,22 @@ pub fn virtual_service(backend: &Backend, routing: &Routing, options: &Options) 
 /// pin to a version that fails must not count against the lane of the stable one. (A pin in the
 /// path or in a gRPC message is answered as well, on whatever lane the weights choose: Envoy does
 /// not read messages.)
-fn pinned_to_stable(backend: &Backend, stable: &Destination) -> Value {
+fn pinned_to_stable(backend: &Backend, stable: &Destination, retries: &Value) -> Value {
     json!({
         "match": [{ "headers": { PIN_HEADER: { "exact": stable.route.version().as_str() } } }],
         "name": "pin-stable",
-        "retries": retries(),
+        "retries": retries,
         "route": [destination(backend, stable)],
     })
 }
 
 /// Any other pin. A route header of the client's own would contradict it and would be counted as
 /// proof of a route, so it is removed; that is done on the route, which has one destination.
-fn pinned(backend: &Backend) -> Value {
+fn pinned(backend: &Backend, retries: &Value) -> Value {
     json!({
         "match": [{ "headers": { PIN_HEADER: { "regex": ".+" } } }],
         "name": "pin",
-        "retries": retries(),
+        "retries": retries,
         "route": [{
             "destination": at(backend, Lane::Canary),
             "headers": { "request": { "remove": [ROUTE_HEADER] } },
@@ -85,6 +85,10 @@ fn at(backend: &Backend, lane: Lane) -> Value {
     json!({ "host": backend.0.name(), "port": { "number": lane.service_port() } })
 }
 
-fn retries() -> Value {
-    json!({ "attempts": RETRIES, "retryOn": RETRY_ON })
+fn retries(attempts: u32) -> Value {
+    // Left out, it would be the mesh's default; and Istio refuses conditions for no attempt.
+    if attempts == 0 {
+        return json!({ "attempts": 0 });
+    }
+    json!({ "attempts": attempts, "retryOn": RETRY_ON })
 }

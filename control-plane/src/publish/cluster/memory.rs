@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use sconce_istio::names::MODEL_LABEL_PREFIX;
+use sconce_istio::names::{LANES_SERVICE, MODEL_LABEL_PREFIX};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -47,9 +47,10 @@ impl Memory {
         self.0.observed.subscribe()
     }
 
-    /// Everything that was written, in order.
+    /// Everything that was written for models, in order.
     pub(in crate::publish) fn log(&self) -> Vec<String> {
-        self.lock().log.clone()
+        let of_models = |line: &&String| !line.ends_with(LANES_SERVICE);
+        self.lock().log.iter().filter(of_models).cloned().collect()
     }
 
     pub(in crate::publish) fn object(&self, id: &ObjectId) -> Option<Value> {

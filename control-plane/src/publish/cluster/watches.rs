@@ -10,7 +10,7 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher, watcher::Event},
 };
 use sconce_istio::{
-    names::{MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MODEL_LABEL_PREFIX},
+    names::{LANES_SERVICE, MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MODEL_LABEL_PREFIX},
     render,
 };
 use serde::de::DeserializeOwned;
@@ -26,7 +26,7 @@ use crate::fleet::PodName;
 /// Watches for ever. A kind that the cluster does not have is never listed, and asked for again
 /// now and then: it may be installed later.
 pub(in crate::publish) async fn follow(client: Client, observed: &watch::Sender<Observed>) {
-    let labels = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{MODEL_LABEL}");
+    let labels = format!("{MANAGED_BY_LABEL}={MANAGED_BY}");
     let own = watcher::Config::default().labels(&labels);
     let objects = |kind| Api::<DynamicObject>::all_with(client.clone(), &resource(kind));
     tokio::join!(
@@ -116,7 +116,8 @@ fn put_object(observed: &mut Observed, source: Source, object: &DynamicObject, t
     // Entries of a list of built-in objects do not say what they are: the list does.
     value["kind"] = resource(kind).kind.into();
     let Some(id) = ObjectId::of(&value) else { return false };
-    let own = ours(&value) && value["metadata"]["labels"].get(MODEL_LABEL).is_some();
+    let published = value["metadata"]["labels"].get(MODEL_LABEL).is_some() || id.name == LANES_SERVICE;
+    let own = ours(&value) && published;
     let root = (id.namespace.clone(), id.name.clone());
     let delegates =
         if id.kind == Kind::VirtualService && !own { render::delegates(&value) } else { Vec::new() };

@@ -50,7 +50,7 @@ impl Bench {
     /// A driver that leads, with nothing to do.
     pub(super) fn start() -> Self {
         let rules = Rules { floor: 75, grace: Duration::from_secs(600) };
-        Self::with(Settings { form: Form::Istio, drift: Drift::Repair, rules }, Memory::new())
+        Self::with(Settings { form: Form::Istio, drift: Drift::Repair, rules, retries: 2 }, Memory::new())
     }
 
     pub(super) fn with(settings: Settings, memory: Memory) -> Self {

@@ -147,13 +147,31 @@ impl ApiServer {
             .map_or_else(|error| failure(422, &error.to_string()), |found| axum::Json(found).into_response())
     }
 
-    /// A watch that says once that something has changed; the caller asks again.
-    async fn next_change(&self) -> Response {
+    /// A watch that says once that something has changed since the version that the query
+    /// names, as a real one does for changes between the list and the watch; the caller asks again.
+    async fn next_change(&self, query: &str, object: impl Fn(&Self) -> Option<Value>) -> Response {
+        let since = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
+        let since: u64 = since.and_then(|version| version.parse().ok()).expect("watched from a list");
         let mut version = self.0.version.subscribe();
         // It ends only with the test.
-        let _ = version.changed().await;
-        let event = json!({ "type": "MODIFIED", "object": self.versioned_configuration() });
-        format!("{event}\n").into_response()
+        let _ = version.wait_for(|now| *now > since).await;
+        let now = *version.borrow();
+        let Some(mut object) = object(self) else {
+            let bookmark = json!({ "metadata": { "resourceVersion": now.to_string() } });
+            return format!("{}\n", json!({ "type": "BOOKMARK", "object": bookmark })).into_response();
+        };
+        object["metadata"]["resourceVersion"] = json!(now.to_string());
+        format!("{}\n", json!({ "type": "MODIFIED", "object": object })).into_response()
+    }
+
+    fn list(&self, items: &[Value]) -> Response {
+        let version = self.0.version.borrow().to_string();
+        let items = json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": version }, "items": items });
+        axum::Json(items).into_response()
+    }
+
+    fn secret(&self) -> Option<Value> {
+        self.with(|objects| objects.secret.clone())
     }
 
     fn versioned_configuration(&self) -> Value {
@@ -168,12 +186,6 @@ fn failure(code: u16, reason: &str) -> Response {
     (StatusCode::from_u16(code).expect("a code"), axum::Json(status)).into_response()
 }
 
-fn list(items: &[Value]) -> Response {
-    let items =
-        json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": "1" }, "items": items });
-    axum::Json(items).into_response()
-}
-
 async fn answer(State(api): State<ApiServer>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.expect("a body");
@@ -182,23 +194,26 @@ async fn answer(State(api): State<ApiServer>, request: Request) -> Response {
     let value = || serde_json::from_slice::<Value>(&body).expect("JSON");
     match (&parts.method, path.rsplit('/').next().unwrap_or_default()) {
         (&Method::GET, "sconce-webhook") => {
-            let secret = api.with(|objects| objects.secret.clone());
-            secret.map_or_else(|| failure(404, "NotFound"), |secret| axum::Json(secret).into_response())
+            api.secret().map_or_else(|| failure(404, "NotFound"), |secret| axum::Json(secret).into_response())
         }
+        (&Method::GET, "secrets") if watching => api.next_change(query, ApiServer::secret).await,
+        (&Method::GET, "secrets") => api.list(&Vec::from_iter(api.secret())),
         (&Method::POST, "secrets") => api.write_secret(&value(), None),
         (&Method::PATCH, "sconce-webhook") => {
             let patch = value();
             api.write_secret(&patch, Some(&patch["metadata"]["resourceVersion"]))
         }
-        (&Method::GET, "mutatingwebhookconfigurations") if watching => api.next_change().await,
-        (&Method::GET, "mutatingwebhookconfigurations") => list(&[api.versioned_configuration()]),
+        (&Method::GET, "mutatingwebhookconfigurations") if watching => {
+            api.next_change(query, |api| Some(api.configuration())).await
+        }
+        (&Method::GET, "mutatingwebhookconfigurations") => api.list(&[api.configuration()]),
         (&Method::GET, "a.sconce-injector") => axum::Json(api.versioned_configuration()).into_response(),
         (&Method::PATCH, "a.sconce-injector") => api.patch_configuration(&body),
-        (&Method::GET, "namespaces") if !watching => list(&[json!({
+        (&Method::GET, "namespaces") if !watching => api.list(&[json!({
             "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
             "metadata": { "name": "ml", "labels": { "sconce.dev/injection": "enabled" } },
         })]),
-        (&Method::GET, "limitranges" | "nodes") if !watching => list(&[]),
+        (&Method::GET, "limitranges" | "nodes") if !watching => api.list(&[]),
         (&Method::GET, _) if watching => std::future::pending().await,
         _ => failure(404, path),
     }
