@@ -84,7 +84,10 @@ pub(super) fn healthy() -> View {
             "metadata": { "name": SHOP, "labels": { "sconce.dev/injection": "enabled", "istio-injection": "enabled" } },
         })]),
         pods: Some(vec![pod(&settings)]),
-        services: Some(vec![applied(render::service(&backend, &Options::default()))]),
+        services: Some(vec![
+            applied(render::service(&backend, &Options::default())),
+            applied(render::lanes(SHOP)),
+        ]),
         slices: Some(vec![slice(SHOP, "digits"), slice(SYSTEM, "sconce-webhook")]),
         virtual_services: Some(vec![applied(render::virtual_service(
             &backend,

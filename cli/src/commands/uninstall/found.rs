@@ -3,7 +3,7 @@
 use kube::api::{ApiResource, GroupVersionKind};
 use sconce_istio::{
     install::{self, CONTROL_PLANE, GROUP, LEASE, NAME_LABEL, RECONCILER_LEASE, Settings, WEBHOOK},
-    names::{MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MODEL_LABEL_PREFIX, NAMESPACE_LABEL},
+    names::{LANES_SERVICE, MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MODEL_LABEL_PREFIX, NAMESPACE_LABEL},
     render,
 };
 use serde_json::Value;
@@ -43,13 +43,19 @@ pub(super) struct Found {
 
 /// What was published; a kind that the cluster does not have has no objects.
 pub(super) async fn published(cluster: &Cluster) -> Result<Vec<Value>, Failure> {
-    let ours = format!("{MANAGED_BY_LABEL}={MANAGED_BY},{MODEL_LABEL}");
+    let ours = format!("{MANAGED_BY_LABEL}={MANAGED_BY}");
     let mut all = Vec::new();
     // A route without its Service would answer 503, so routes go first.
     for kind in [VIRTUAL_SERVICE, HTTP_ROUTE, SERVICE] {
-        all.extend(list(cluster, kind, None, &ours).await?);
+        all.extend(list(cluster, kind, None, &ours).await?.into_iter().filter(is_published));
     }
     Ok(all)
+}
+
+/// Whether publishing made an object of ours, and not whoever installed.
+fn is_published(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    metadata["labels"].get(MODEL_LABEL).is_some() || metadata["name"] == LANES_SERVICE
 }
 
 async fn list(
@@ -231,6 +237,14 @@ mod tests {
         ];
         assert!(order.is_sorted(), "{order:?}");
         assert_eq!(at("Namespace", "serving"), ids.len() - 1);
+    }
+
+    #[test]
+    fn what_was_published_is_told_from_what_was_installed() {
+        let object = |name: &str, labels: Value| json!({ "kind": "Service", "metadata": { "name": name, "labels": labels } });
+        assert!(is_published(&object("digits", json!({ "sconce.dev/model": "digits" }))));
+        assert!(is_published(&object("sconce-lanes", json!({}))));
+        assert!(!is_published(&object("sconce-webhook", json!({ "app.kubernetes.io/name": "sconce" }))));
     }
 
     #[test]

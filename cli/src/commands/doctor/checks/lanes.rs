@@ -1,9 +1,11 @@
 //! Whether a model's lanes reach its sidecars.
 
+use std::collections::BTreeSet;
+
 use sconce_catalog::Lane;
 use sconce_istio::{
-    names::{MODEL_LABEL_PREFIX, READY},
-    render::{Backend, Options, service},
+    names::{LANES_SERVICE, MODEL_LABEL_PREFIX, READY},
+    render::{Backend, Options, lanes, service},
 };
 use serde_json::Value;
 
@@ -24,17 +26,17 @@ pub(super) fn check(view: &View) -> Vec<Finding> {
     let mut findings = Vec::new();
     for object in view.services.iter().flatten() {
         let Some(backend) = model(object).and_then(|name| Backend::new(name).ok()) else { continue };
-        findings.extend(altered(object, &backend));
+        findings.extend(altered(object, &service(&backend, &Options::default())));
         findings.extend(without_endpoints(object, view));
     }
+    findings.extend(untold(view));
     findings.extend(view.pods.iter().flatten().filter(|pod| pods::is_current(pod)).filter_map(without_port));
     findings
 }
 
 /// What of a Service's lanes somebody has changed: with another `appProtocol`, for one, gRPC
 /// arrives as HTTP/1.1.
-fn altered(object: &Value, backend: &Backend) -> Option<Finding> {
-    let wanted = service(backend, &Options::default());
+fn altered(object: &Value, wanted: &Value) -> Option<Finding> {
     let mut changed = Vec::new();
     let held = object["spec"]["ports"].as_array().cloned().unwrap_or_default();
     for port in wanted["spec"]["ports"].as_array().into_iter().flatten() {
@@ -59,6 +61,24 @@ fn altered(object: &Value, backend: &Backend) -> Option<Finding> {
         );
         Finding::error("lane-altered", named(object), changed.join("; "), next)
     })
+}
+
+/// Namespaces with models in which the mesh is not told what the lanes of every pod speak.
+fn untold(view: &View) -> Vec<Finding> {
+    let Some(services) = &view.services else { return Vec::new() };
+    let namespaces: BTreeSet<&str> =
+        services.iter().filter(|object| model(object).is_some()).map(|object| place(object).0).collect();
+    let of = |namespace: &str| services.iter().find(|object| place(object) == (namespace, LANES_SERVICE));
+    let check = |namespace: &str| match of(namespace) {
+        Some(held) => altered(held, &lanes(namespace)),
+        None => Some(Finding::error(
+            "lanes-untold",
+            format!("Service {namespace}/{LANES_SERVICE}"),
+            "it is not there, so that workloads of the mesh may forge who they are to pods that are no endpoint yet",
+            "the control plane writes it where it publishes and may: see `sconce events`, and its log",
+        )),
+    };
+    namespaces.into_iter().filter_map(check).collect()
 }
 
 fn without_endpoints(object: &Value, view: &View) -> Option<Finding> {
@@ -151,6 +171,16 @@ mod tests {
         assert!(selector[0].problem.contains("selector"), "{selector:?}");
         // What the API server adds is no change.
         assert_eq!(edited(|service| service["spec"]["ports"][0]["nodePort"] = json!(30_000)), []);
+    }
+
+    #[test]
+    fn a_namespace_whose_lanes_the_mesh_is_not_told_of_is_found() {
+        let mut view = healthy();
+        let services = view.services.as_mut().expect("seen");
+        by_name(services, "sconce-lanes")["spec"]["ports"][0]["appProtocol"] = "tcp".into();
+        assert_eq!(checks(&check(&view)), ["lane-altered"]);
+        view.services.as_mut().expect("seen").retain(|service| place(service).1 != "sconce-lanes");
+        assert_eq!(checks(&check(&view)), ["lanes-untold"]);
     }
 
     #[test]
