@@ -232,8 +232,11 @@ fn pods(clinic: &mut Clinic<'_>) {
         // What the API server knows of a namespace may be a moment old.
         eventually("a pod is made without a sidecar", || {
             cluster.apply_text(&bare("early", json!({})));
-            let spec = get(cluster, &format!("pod early -n {WARD}"))["spec"].to_string();
-            let injected = spec.contains("\"sconce\"");
+            let names = "{.spec.initContainers[*].name} {.spec.containers[*].name}";
+            let path = format!("jsonpath={names}");
+            let all = cluster.try_kubectl(&["get", "pod", "early", "-n", WARD, "-o", &path]);
+            let injected =
+                String::from_utf8_lossy(&all.stdout).split_whitespace().any(|name| name == "sconce");
             if injected {
                 cluster.kubectl(&format!("delete pod early -n {WARD}"));
             }
