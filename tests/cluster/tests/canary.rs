@@ -26,7 +26,7 @@ fn check(block: &str, said: &str, scenario: &mut Scenario) {
         assert!(said.contains("Deployment sconce-system/sconce is available"), "{said}");
     }
     if block.starts_with("sconce push") {
-        assert_eq!(said.matches("ready").count().min(1), 1, "{said}");
+        assert!(said.contains("ready on 2 of 2 sidecars"), "{said}");
     }
     if block.starts_with("sconce split") {
         assert!(said.contains("proven by"), "{said}");
@@ -39,6 +39,9 @@ fn check(block: &str, said: &str, scenario: &mut Scenario) {
         let share = if asked == 100 { 1.0 } else { 0.05 };
         let expected = binomial::interval(asked, share, ALPHA);
         assert!(expected.contains(&second), "{second} of {asked}, expected {expected:?}: {said}");
+    }
+    if block.contains("until kubectl exec") || block.contains("until curl") {
+        assert!(said.contains("\"model_name\":\"digits\""), "{said}");
     }
     if block.contains("/about") {
         assert!(said.contains("digits, by the shop"), "{said}");
