@@ -7,10 +7,12 @@
 pub mod beside;
 pub mod binomial;
 
+mod installation;
 mod release;
 mod report;
 pub mod routes;
 mod traffic;
+mod walk;
 
 use std::{
     io::Write as _,
@@ -19,9 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use installation::{Installation, binary, install, repository, uninstall};
 pub use release::Release;
 pub use report::Scenario;
 pub use traffic::{Background, Caller, Seen};
+pub use walk::{Walk, blocks};
 
 /// How long a condition may take to come true: much longer than it ever should.
 pub const PATIENCE: Duration = Duration::from_secs(120);
