@@ -6,11 +6,15 @@ use clap::{Args as Options, Parser, Subcommand, ValueEnum};
 use sconce_catalog::{ModelName, Version};
 use sconce_istio::render::Snippet;
 
+mod operate;
 mod push;
 mod values;
+mod workloads;
 
+pub(crate) use operate::{Doctor, Install, Uninstall};
 pub(crate) use push::Push;
 pub(crate) use values::{Archive, InputFile, Pinned, SplitShare, VersionChoice};
+pub(crate) use workloads::{Inject, Uninject};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -114,6 +118,12 @@ pub(crate) enum Command {
     Inject(Inject),
     /// Take the sidecar out of the pods in Kubernetes files
     Uninject(Uninject),
+    /// Install Sconce in a cluster
+    Install(Install),
+    /// Take Sconce out of a cluster, and everything that it published first
+    Uninstall(Uninstall),
+    /// Find what is wrong with Sconce in a cluster, each with its next step
+    Doctor(Doctor),
     /// Create and revoke tokens for people and CI
     #[command(subcommand)]
     Token(Token),
@@ -289,39 +299,6 @@ pub(crate) struct Up {
     /// Write the context here once everything is ready, for scripts that wait
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Options)]
-pub(crate) struct Inject {
-    /// A file of workloads, YAML or JSON (repeatable; `-`: standard input)
-    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// Write what would change as a diff, and exit with 1 if anything would
-    #[arg(long)]
-    pub(crate) check: bool,
-    /// How the cluster injects: the file that its webhook reads
-    #[arg(long, value_name = "FILE")]
-    pub(crate) settings: Option<PathBuf>,
-    /// An option for every sidecar, such as `image=registry.example.org/sconce-sidecar:1` or
-    /// `control-plane=https://sconce.models.svc:8440` (repeatable)
-    #[arg(long, value_name = "OPTION=VALUE", value_parser = values::pair, verbatim_doc_comment)]
-    pub(crate) set: Vec<(String, String)>,
-    /// Namespace of workloads that do not name one
-    #[arg(long, short, default_value = "default")]
-    pub(crate) namespace: String,
-    /// Istio's sidecar will not be in these pods
-    #[arg(long)]
-    pub(crate) no_mesh: bool,
-}
-
-#[derive(Debug, Options)]
-pub(crate) struct Uninject {
-    /// A file of workloads, YAML or JSON (repeatable; `-`: standard input)
-    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// Namespace of workloads that do not name one
-    #[arg(long, short, default_value = "default")]
-    pub(crate) namespace: String,
 }
 
 #[cfg(test)]

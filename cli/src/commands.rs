@@ -14,15 +14,18 @@ use crate::{
 };
 
 mod describe;
+mod doctor;
 mod fleet;
 mod history;
 mod infer;
 mod inject;
+mod install;
 mod models;
 mod push;
 mod render;
 mod split;
 mod tokens;
+mod uninstall;
 mod up;
 
 /// Runs what was typed.
@@ -47,6 +50,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                     "interrupted; the pull has stopped: repeat the same command to begin it anew"
                 }
                 Command::Push(_) => "interrupted; what was sent is kept: repeat the same command to resume",
+                Command::Install(_) | Command::Uninstall(_) => {
+                    "interrupted; the same command goes on from here"
+                }
                 _ => "interrupted",
             };
             tokio::select! {
@@ -58,8 +64,15 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn dispatch(command: Command, global: &Global, surroundings: &Surroundings) -> Result<(), Failure> {
-    let access = Access::resolve(global, surroundings)?;
     let out = Output(global.format);
+    // These ask a cluster; a control plane may not be there yet, or not any more.
+    let command = match command {
+        Command::Install(install) => return install::run(install, out).await,
+        Command::Uninstall(uninstall) => return uninstall::run(uninstall, out).await,
+        Command::Doctor(doctor) => return doctor::run(doctor, global, surroundings, out).await,
+        other => other,
+    };
+    let access = Access::resolve(global, surroundings)?;
     let control = async || Control::connect(&access).await;
     match command {
         Command::Push(push) => push::run(push, control().await?, out).await,
@@ -83,6 +96,7 @@ async fn dispatch(command: Command, global: &Global, surroundings: &Surroundings
         Command::Up(_) | Command::Completions { .. } | Command::Inject(_) | Command::Uninject(_) => {
             unreachable!("`run` handles them")
         }
+        Command::Install(_) | Command::Uninstall(_) | Command::Doctor(_) => unreachable!("handled above"),
     }
 }
 

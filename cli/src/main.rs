@@ -6,6 +6,7 @@ use clap::Parser;
 
 mod args;
 mod client;
+mod cluster;
 mod commands;
 mod config;
 mod connection;
@@ -13,7 +14,9 @@ mod context;
 mod failure;
 mod http;
 mod output;
+mod pods;
 mod tensor;
+mod troubles;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();

@@ -5,6 +5,7 @@
 //! are JSON values, not generated types, so that fields of a newer API survive.
 
 pub mod inject;
+pub mod install;
 pub mod names;
 pub mod render;
 pub mod workload;

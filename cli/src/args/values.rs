@@ -179,6 +179,17 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds.into()))
 }
 
+/// The name of a namespace (RFC 1123).
+pub(super) fn label(text: &str) -> Result<String, String> {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = text.len() <= 63 && text.chars().all(|c| alphanumeric(c) || c == '-');
+    if fits && text.starts_with(alphanumeric) && text.ends_with(alphanumeric) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is no name of a namespace; use small letters, digits and dashes"))
+    }
+}
+
 /// The path of a SPIFFE id; the control plane checks the rest.
 pub(super) fn spiffe_path(text: &str) -> Result<String, String> {
     if text.len() > 1 && text.starts_with('/') && !text.ends_with('/') {
@@ -224,6 +235,14 @@ mod tests {
         assert_eq!(field("x:BOOL[]").expect("valid").shape.map(|shape| shape.0), Some(vec![]));
         for text in ["", "image", ":FP32", "x:FP31", "x:FP32[", "x:FP32[1,]", "x:FP32[-2]", "x:FP32[a]"] {
             assert!(field(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn namespaces_have_the_names_that_kubernetes_allows() {
+        assert_eq!(label("sconce-system"), Ok("sconce-system".to_owned()));
+        for text in ["", "-a", "a-", "A", "a.b", "a b", &"a".repeat(64)] {
+            assert!(label(text).is_err(), "{text:?}");
         }
     }
 
