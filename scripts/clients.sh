@@ -8,7 +8,7 @@ cache="${SCONCE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sconce}"
 models="$here/models.txt"
 home="$cache/clients-$(cat "$requirements" "$models" | cksum | cut -d' ' -f1)"
 if [ ! -e "$home/complete" ]; then
-    echo "clients: installing tritonclient, KServe's SDK and a published model once" >&2
+    echo "clients: installing tritonclient, KServe's SDK, moto and a published model once" >&2
     mkdir -p "$cache"
     rm -rf "$home"
     python3 -m venv "$home" >&2 || { echo "clients: python3 has no venv; Debian: apt-get install python3-venv" >&2; exit 1; }

@@ -15,6 +15,7 @@ mod address;
 mod credentials;
 mod download;
 mod failure;
+mod landing;
 mod origin;
 mod policy;
 mod web;

@@ -4,7 +4,7 @@
 //! made by an object are left alone, whatever is declared.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -37,6 +37,8 @@ use self::world::World;
 const FLURRY: Duration = Duration::from_millis(20);
 /// How often something is looked at that goes on by itself: a pull, a split on its way.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How soon something is tried again that the API server refused.
+const REFUSED: Duration = Duration::from_secs(30);
 /// A write begins only where the lease is held for longer than a call may take.
 const CALL: Duration = Duration::from_secs(3);
 
@@ -66,6 +68,8 @@ pub(super) struct Driver<C> {
     pulling: Pulling<C>,
     /// What was written of an object of this revision: the watch lags behind it.
     told: BTreeMap<ObjectId, (String, Status)>,
+    /// Objects of which the API server refused something.
+    refused: BTreeSet<ObjectId>,
     unreachable: Option<Backoff>,
 }
 
@@ -73,8 +77,8 @@ impl<C: Cluster> Driver<C> {
     pub(super) fn new(cluster: C, inputs: Inputs, plane: Plane) -> Self {
         let Plane { store, fleet, publications, pulls } = plane;
         let pulling = Pulling::new(cluster.clone(), pulls);
-        let (told, unreachable) = (BTreeMap::new(), None);
-        Self { cluster, inputs, store, fleet, publications, pulling, told, unreachable }
+        let (told, refused, unreachable) = (BTreeMap::new(), BTreeSet::new(), None);
+        Self { cluster, inputs, store, fleet, publications, pulling, told, refused, unreachable }
     }
 
     /// Reconciles until an input ends.
@@ -132,19 +136,41 @@ impl<C: Cluster> Driver<C> {
         let world = World::new(observed.objects, members);
         self.pulling.keep(|id| world.objects.contains_key(id));
         self.told.retain(|id, _| world.objects.contains_key(id));
+        self.refused.retain(|id| world.objects.contains_key(id));
         let mut wake = None;
         for object in world.objects.values() {
             self.lead()?;
             let again = match object.id.kind {
-                Kind::Model => self.model(object).await?,
-                Kind::Version => self.version(&world, object).await?,
+                Kind::Model => self.model(object).await,
+                Kind::Version => self.version(&world, object).await,
             };
+            let again = self.unless_refused(&object.id, again)?;
             wake = [wake, again].into_iter().flatten().min();
         }
         if self.pulling.is_running() {
             wake = [wake, Some(Instant::now() + AGAIN)].into_iter().flatten().min();
         }
         Ok(wake)
+    }
+
+    /// What the API server refuses of one object keeps no other waiting.
+    fn unless_refused(
+        &mut self,
+        id: &ObjectId,
+        outcome: Result<Option<Instant>, ClusterError>,
+    ) -> Result<Option<Instant>, ClusterError> {
+        match outcome {
+            Err(error @ (ClusterError::Refused(_) | ClusterError::Conflict(_))) => {
+                if self.refused.insert(id.clone()) {
+                    tracing::warn!(object = %id, %error, "what is said of an object is not taken");
+                }
+                Ok(Some(Instant::now() + REFUSED))
+            }
+            other => {
+                self.refused.remove(id);
+                other
+            }
+        }
     }
 
     fn catalog(&self) -> Arc<Catalog> {

@@ -24,6 +24,8 @@ struct State {
     /// Namespaces whose Secrets may not be read.
     forbidden: Vec<String>,
     notes: Vec<(ObjectId, String)>,
+    /// Of this object nothing is taken.
+    refusing: Option<ObjectId>,
     revision: u64,
 }
 
@@ -78,6 +80,10 @@ impl Memory {
         self.lock().forbidden.push(namespace.into());
     }
 
+    pub(in crate::declared) fn refuse(&self, id: &ObjectId) {
+        self.lock().refusing = Some(id.clone());
+    }
+
     /// The Events so far: of what, and the reason.
     pub(in crate::declared) fn notes(&self) -> Vec<(ObjectId, String)> {
         self.lock().notes.clone()
@@ -109,6 +115,9 @@ impl State {
 
 impl Cluster for Memory {
     async fn set_status(&self, id: &ObjectId, status: &Status) -> Result<(), ClusterError> {
+        if self.lock().refusing.as_ref() == Some(id) {
+            return Err(ClusterError::Refused("not this one".into()));
+        }
         self.change(|state| {
             if let Some(object) = state.objects.get_mut(id) {
                 object["status"] = json!(status);

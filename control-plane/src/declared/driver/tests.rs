@@ -364,6 +364,18 @@ async fn versions_of_others_are_left_alone_and_conflicts_are_said() {
 }
 
 #[tokio::test]
+async fn an_object_that_the_api_server_refuses_keeps_no_other_waiting() {
+    let bench = Bench::start().await;
+    let one = bench.declare("1");
+    bench.condition(&one, "Pulled", "Pulled").await;
+    let refused = version("aaa", "9", &format!("{}/none.pt", bench.server), &digest("1"));
+    bench.memory.refuse(&ObjectId { name: "aaa".into(), ..one.clone() });
+    bench.memory.apply(Kind::Version, refused);
+    bench.report(&[("a", &[("1", OnPod::Ready)])]);
+    bench.condition(&one, "Ready", "Ready").await;
+}
+
+#[tokio::test]
 async fn nothing_is_done_without_the_lease() {
     let bench = Bench::start().await;
     bench.held.send_replace(None);
