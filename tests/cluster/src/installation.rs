@@ -1,14 +1,13 @@
 //! Sconce as its users install it, and a way to its control plane from outside the mesh.
 
 use std::{
-    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output},
 };
 
 use serde_json::Value;
 
-use crate::{Cluster, eventually};
+use crate::{Cluster, Forward, eventually};
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
@@ -29,17 +28,10 @@ pub fn binary(name: &str) -> PathBuf {
 /// An installation by `sconce install`, and an operator's token to it.
 pub struct Installation {
     namespace: String,
-    forward: Child,
+    _forward: Forward,
     folder: tempfile::TempDir,
     address: String,
     token: String,
-}
-
-impl Drop for Installation {
-    fn drop(&mut self) {
-        let _ = self.forward.kill();
-        let _ = self.forward.wait();
-    }
 }
 
 impl Installation {
@@ -66,8 +58,9 @@ impl Installation {
             "get configmap istio-ca-root-cert -n {namespace} -o jsonpath={{.data.root-cert\\.pem}}"
         ));
         std::fs::write(folder.path().join("ca.pem"), roots).expect("written");
-        let (forward, address) = forward(namespace);
-        Self { namespace: namespace.into(), forward, folder, address, token }
+        let forward = Forward::to(namespace, "service/sconce", 8440);
+        let address = format!("https://localhost:{}", forward.port());
+        Self { namespace: namespace.into(), _forward: forward, folder, address, token }
     }
 
     /// Runs a `sconce` command as the operator, whatever comes of it.
@@ -119,24 +112,6 @@ pub fn install(cluster: &Cluster, namespace: &str, more: &[&str]) -> String {
 }
 
 /// A local port that leads to the control plane, by the API server.
-fn forward(namespace: &str) -> (Child, String) {
-    let mut forward = Command::new("kubectl")
-        .args(["port-forward", "-n", namespace, "service/sconce", ":8440"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("kubectl is in PATH");
-    let mut lines = BufReader::new(forward.stdout.take().expect("piped")).lines();
-    let line = lines.next().expect("it says where").expect("text");
-    let port = line
-        .rsplit_once(" -> ")
-        .and_then(|(left, _)| left.rsplit(':').next())
-        .unwrap_or_else(|| panic!("{line}"));
-    let address = format!("https://localhost:{port}");
-    // It goes on telling about connections, and must not be kept from it.
-    std::thread::spawn(move || lines.for_each(drop));
-    (forward, address)
-}
-
 fn said(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     text(&output.stdout) + &text(&output.stderr)

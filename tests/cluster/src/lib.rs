@@ -7,6 +7,7 @@
 pub mod beside;
 pub mod binomial;
 
+mod forward;
 mod installation;
 mod release;
 mod report;
@@ -21,6 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use forward::Forward;
 pub use installation::{Installation, binary, install, repository, uninstall};
 pub use release::Release;
 pub use report::Scenario;

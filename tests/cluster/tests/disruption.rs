@@ -1,0 +1,392 @@
+//! Everything that a cluster does to pods, to the control plane and to itself, while somebody is
+//! calling and a split is at half and half: nothing fails, and no wrong route is ever to be seen.
+
+use std::{
+    collections::BTreeSet,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use sconce_cluster_tests::{
+    Background, Caller, Cluster, Release, Scenario, eventually,
+    routes::{self, Watcher},
+};
+use serde_json::{Value, json};
+
+const MODEL: &str = "models/digits";
+const SERVICE: &str = "digits.models:80";
+
+/// A model at half and half in two injected pods, and who calls it.
+struct Stage<'c> {
+    cluster: &'c Cluster,
+    sconce: Release<'c>,
+}
+
+impl<'c> Stage<'c> {
+    fn set(cluster: &'c Cluster) -> Self {
+        let sconce = Release::install(cluster, &[]);
+        cluster.apply("story.yaml", &[]);
+        cluster.kubectl("label namespace models sconce.dev/injection=enabled --overwrite");
+        let ask = r#"{"spec":{"template":{"metadata":{"labels":{"sconce.dev/inject":"true"}}}}}"#;
+        let patched = cluster.try_kubectl(&["patch", "deployment", "server", "-n", "models", "-p", ask]);
+        assert!(patched.status.success(), "{}", String::from_utf8_lossy(&patched.stderr));
+        cluster.kubectl("rollout status -n models deployment/server --timeout=180s");
+        cluster.kubectl("wait -n buyers --for=condition=Ready pod/buyer --timeout=120s");
+        let stage = Self { cluster, sconce };
+        stage.sconce.push(MODEL, "1", &["--activate"]);
+        stage.sconce.push(MODEL, "2", &[]);
+        stage.endpoints(2);
+        // A split is proven by requests.
+        let callers = stage.keep_calling();
+        stage.sconce.split(MODEL, 50);
+        callers.into_iter().for_each(|caller| drop(stage.buyer().stop(caller)));
+        stage
+    }
+
+    fn buyer(&self) -> Caller<'c> {
+        Caller::new(self.cluster, "buyers", "buyer")
+    }
+
+    /// One who calls over each protocol.
+    fn keep_calling(&self) -> [Background; 2] {
+        let one = |protocol| {
+            self.buyer().keep_calling(protocol, SERVICE, &format!("all-{protocol}"), "--callers 2")
+        };
+        ["http", "grpc"].map(one)
+    }
+
+    fn none_failed(&self, callers: [Background; 2], scenario: &mut Scenario, when: &str) {
+        for caller in callers {
+            let seen = self.buyer().stop(caller).none_failed(scenario, when);
+            assert!(seen.answers("1") > 0 && seen.answers("2") > 0, "{seen:?}");
+        }
+    }
+
+    /// Pods that injected servers run in, and that are not on their way out.
+    fn servers(&self) -> BTreeSet<String> {
+        let pods = self.cluster.kubectl("get pods -n models -l app=server,sconce.dev/inject=true -o json");
+        let pods: Value = serde_json::from_str(&pods).expect("JSON");
+        let staying = |pod: &&Value| pod["metadata"].get("deletionTimestamp").is_none();
+        let pods = pods["items"].as_array().into_iter().flatten().filter(staying);
+        pods.filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Waits until so many pods serve, and nobody else.
+    fn endpoints(&self, wanted: usize) {
+        let what = format!("{wanted} pods are endpoints");
+        self.cluster.kubectl("rollout status -n models deployment/server --timeout=180s");
+        eventually(&what, || {
+            let slices = self
+                .cluster
+                .kubectl("get endpointslices -n models -l kubernetes.io/service-name=digits -o json");
+            let slices: Value = serde_json::from_str(&slices).expect("JSON");
+            let all = slices["items"].as_array().into_iter().flatten();
+            let all: Vec<&Value> =
+                all.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten()).collect();
+            let ready = all.iter().filter(|endpoint| endpoint["conditions"]["ready"] == true).count();
+            all.len() == wanted && ready == wanted
+        });
+    }
+
+    /// A counter of a pod's sidecar, summed over its labels.
+    fn counter(&self, pod: &str, name: &str) -> f64 {
+        let metrics = self
+            .cluster
+            .kubectl(&format!("get --raw /api/v1/namespaces/models/pods/{pod}:9443/proxy/metrics"));
+        let values = metrics.lines().filter(|line| line.starts_with(name));
+        values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+#[test]
+fn pods_come_and_go_and_nothing_fails() {
+    let Some(cluster) = Cluster::from_env() else { return };
+    let stage = Stage::set(&cluster);
+    let watcher = Watcher::virtual_service("models", "sconce-digits");
+    pods(&stage);
+    control_plane(&stage);
+    injector(&stage);
+    mesh(&stage);
+    api_server(&stage);
+    without_room(&stage);
+    abort(&stage);
+    let seen = watcher.stop();
+    assert!(!seen.is_empty());
+    let mut newest = 0;
+    for route in &seen {
+        let (generation, shares) = routes::read(route).unwrap_or_else(|wrong| panic!("{wrong}: {route}"));
+        let known = shares.iter().all(|(version, _)| version == "1" || version == "2");
+        assert!(known && generation >= newest, "after generation {newest}: {route}");
+        newest = generation;
+    }
+    stage.sconce.uninstall("models buyers");
+}
+
+fn pods(stage: &Stage<'_>) {
+    let mut scenario = Scenario::begin("pods-come-and-go");
+    let callers = stage.keep_calling();
+    let timed = |scenario: &mut Scenario, name: &str, step: &mut dyn FnMut()| {
+        let began = Instant::now();
+        step();
+        scenario.figure(&format!("seconds_to_{name}"), began.elapsed().as_secs_f64());
+    };
+    timed(&mut scenario, "delete", &mut || {
+        let pod = stage.servers().pop_first().expect("a pod");
+        stage.cluster.kubectl(&format!("delete pod -n models {pod}"));
+        stage.endpoints(2);
+    });
+    let before = stage.servers();
+    timed(&mut scenario, "scale_up", &mut || {
+        stage.cluster.kubectl("scale deployment/server -n models --replicas=3");
+        stage.endpoints(3);
+    });
+    let new = &stage.servers() - &before;
+    let new = new.first().expect("a new pod");
+    // Whatever reached it found the version that it was meant for.
+    eventually("the new pod has answered", || stage.counter(new, "sconce_requests_total") > 100.0);
+    assert_eq!(stage.counter(new, "sconce_route_fallbacks_total"), 0.0);
+    timed(&mut scenario, "roll", &mut || {
+        stage.cluster.kubectl("rollout restart deployment/server -n models");
+        stage.endpoints(3);
+    });
+    timed(&mut scenario, "scale_down", &mut || {
+        stage.cluster.kubectl("scale deployment/server -n models --replicas=2");
+        stage.endpoints(2);
+    });
+    stage.none_failed(callers, &mut scenario, "while pods came and went");
+}
+
+/// A pod that cannot load a version is no endpoint for it, says why, and goes on running its
+/// application.
+fn without_room(stage: &Stage<'_>) {
+    let mut scenario = Scenario::begin("pod-that-cannot-load-a-version");
+    let callers = stage.keep_calling();
+    stage.sconce.split(MODEL, 0);
+    stage.cluster.apply("small.yaml", &[]);
+    stage.cluster.kubectl("rollout status -n models deployment/small --timeout=120s");
+    stage.endpoints(3);
+    // Two of three pods are less than the floor of 75 %.
+    let asked = stage.sconce.sconce(&["split", MODEL, "1=50", "2=50", "--wait=0"]);
+    let wanted = |said: &Value| {
+        let said = said["progress"]["message"].as_str().unwrap_or_default().to_owned();
+        said.contains("small-") && said.contains("No space left")
+    };
+    let mut said = asked;
+    eventually("the split waits, and says for whom and why", || {
+        let now = stage.sconce.sconce(&["split", MODEL]);
+        if now != said {
+            eprintln!("{}", now["progress"]["message"]);
+        }
+        said = now;
+        wanted(&said)
+    });
+    scenario.figure("why_it_waits", said["progress"]["message"].clone());
+    stage.sconce.set(&["controlPlane.floor=60"]);
+    stage.endpoints(2);
+    let proven = stage.sconce.split(MODEL, 50);
+    scenario.figure("progress", proven["progress"]["message"].clone());
+    let small = stage.cluster.kubectl("get pods -n models -l app=small -o json");
+    let small: Value = serde_json::from_str(&small).expect("JSON");
+    let labels = &small["items"][0]["metadata"]["labels"];
+    assert!(labels.get("sconce.dev/model.digits").is_none(), "{labels}");
+    lanes_are_http(stage.cluster, small["items"][0]["metadata"]["name"].as_str().expect("a name"));
+    // Its application never noticed.
+    stage.cluster.kubectl("wait -n models --for=condition=Ready pod -l app=small --timeout=5s");
+    stage.cluster.kubectl("delete deployment/small -n models");
+    stage.sconce.set(&[]);
+    stage.none_failed(callers, &mut scenario, "while a pod could not load a version");
+}
+
+/// A pod that is no endpoint has lanes all the same, on which nobody can pass off bytes of its own
+/// for the mesh's word.
+fn lanes_are_http(cluster: &Cluster, pod: &str) {
+    let said = cluster.istioctl(&[
+        "proxy-config",
+        "listeners",
+        pod,
+        "-n",
+        "models",
+        "--port",
+        "15006",
+        "-o",
+        "json",
+    ]);
+    let listeners: Value = serde_json::from_str(&said).expect("JSON");
+    let chains = listeners[0]["filterChains"].as_array().expect("an inbound listener");
+    for lane in [8443, 8444, 8445] {
+        let own: Vec<&Value> =
+            chains.iter().filter(|chain| chain["filterChainMatch"]["destinationPort"] == lane).collect();
+        assert!(!own.is_empty(), "the mesh does not know what {lane} speaks");
+        let http = |chain: &&Value| chain["filters"].to_string().contains("http_connection_manager");
+        assert!(own.iter().all(http), "{own:?}");
+    }
+}
+
+/// Killed between the store and the mesh, again and again.
+fn control_plane(stage: &Stage<'_>) {
+    let mut scenario = Scenario::begin("control-plane-killed");
+    let callers = stage.keep_calling();
+    for percent in [60_u32, 40, 50] {
+        let shares = [format!("1={}", 100 - percent), format!("2={percent}")];
+        stage.sconce.sconce(&["split", MODEL, &shares[0], &shares[1], "--wait=0"]);
+        stage.cluster.kubectl("delete pod -n sconce -l app=sconce --grace-period=0 --force");
+        stage.cluster.kubectl("rollout status -n sconce deployment/sconce --timeout=120s");
+        // What was acknowledged is there, and reaches the mesh.
+        let route = || stage.cluster.kubectl("get virtualservice -n models sconce-digits -o json");
+        eventually(&format!("{percent} % is published"), || {
+            let route: Value = serde_json::from_str(&route()).expect("JSON");
+            let (_, shares) = routes::read(&route).expect("a whole route");
+            shares.contains(&("2".to_owned(), u64::from(percent) * 100))
+        });
+    }
+    // Nobody who serves was taken away meanwhile.
+    stage.endpoints(2);
+    stage.sconce.split(MODEL, 50);
+    stage.none_failed(callers, &mut scenario, "while the control plane was killed");
+}
+
+/// Pods can always be created, and all of them are injected.
+fn injector(stage: &Stage<'_>) {
+    let mut scenario = Scenario::begin("injector-disrupted");
+    let callers = stage.keep_calling();
+    let mut created = 0;
+    let mut create = |times: usize| {
+        for _ in 0..times {
+            created += 1;
+            let name = format!("job-{created}");
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": { "name": name, "namespace": "models", "labels": { "sconce.dev/inject": "true" } },
+                "spec": { "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+                    "containers": [{ "name": "app", "image": "localhost/caller:1", "imagePullPolicy": "IfNotPresent" }] },
+            });
+            let file = std::env::temp_dir().join(format!("sconce-{}-{name}.json", std::process::id()));
+            std::fs::write(&file, pod.to_string()).expect("written");
+            let path = file.to_str().expect("text");
+            // Nothing of it runs: admission is all that is asked for.
+            let made = stage.cluster.try_kubectl(&["create", "--dry-run=server", "-f", path, "-o", "json"]);
+            let _ = std::fs::remove_file(&file);
+            assert!(made.status.success(), "{name}: {}", String::from_utf8_lossy(&made.stderr));
+            let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
+            let all = made["spec"]["initContainers"].as_array().cloned().unwrap_or_default();
+            assert!(all.iter().any(|container| container["name"] == "sconce"), "{name} was not injected");
+        }
+    };
+    create(5);
+    let pods = stage.cluster.kubectl("get pods -n sconce -l app=sconce-injector -o name");
+    let one = pods.lines().next().expect("a replica");
+    stage.cluster.kubectl(&format!("delete -n sconce {one} --grace-period=0 --force --wait=false"));
+    create(20);
+    stage.cluster.kubectl("rollout status -n sconce deployment/sconce-injector --timeout=120s");
+    stage.cluster.kubectl("rollout restart -n sconce deployment/sconce-injector");
+    create(20);
+    stage.cluster.kubectl("rollout status -n sconce deployment/sconce-injector --timeout=120s");
+
+    // A root that is old enough for a successor.
+    let secret = || -> Value {
+        serde_json::from_str(&stage.cluster.kubectl("get secret -n sconce sconce-webhook -o json"))
+            .expect("JSON")
+    };
+    let bundle = || {
+        stage.cluster.kubectl("get mutatingwebhookconfigurations a.sconce-injector -o jsonpath={.webhooks[0].clientConfig.caBundle}")
+    };
+    let before = bundle();
+    age(stage.cluster, &secret());
+    create(20);
+    eventually("the API server knows the new root as well", || bundle() != before);
+    create(5);
+    scenario.figure("pods_created", created);
+    stage.none_failed(callers, &mut scenario, "while the injector was disrupted");
+}
+
+/// Makes the webhook's CA look 300 days older than it is.
+fn age(cluster: &Cluster, secret: &Value) {
+    let base64 = |arguments: &[&str], input: &str| {
+        let shell = format!("printf %s \"$0\" | base64 {}", arguments.join(" "));
+        let output = Command::new("sh").args(["-c", &shell, input]).output().expect("a shell");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let keys = base64(&["-d"], secret["data"]["keys.json"].as_str().expect("keys"));
+    let mut keys: Value = serde_json::from_str(&keys).expect("JSON");
+    for key in ["since", "until"] {
+        let moment = keys["roots"][0][key].as_u64().expect("seconds");
+        keys["roots"][0][key] = json!(moment - 300 * 24 * 3600);
+    }
+    let patch = json!({ "data": { "keys.json": base64(&["-w0"], &keys.to_string()) } }).to_string();
+    let patched = cluster.try_kubectl(&[
+        "patch",
+        "secret",
+        "-n",
+        "sconce",
+        "sconce-webhook",
+        "--type=merge",
+        "-p",
+        &patch,
+    ]);
+    assert!(patched.status.success(), "{}", String::from_utf8_lossy(&patched.stderr));
+}
+
+/// Without istiod every Envoy goes on with what it has.
+fn mesh(stage: &Stage<'_>) {
+    let mut scenario = Scenario::begin("istiod-restarted");
+    let callers = stage.keep_calling();
+    stage.cluster.kubectl("rollout restart -n istio-system deployment/istiod");
+    stage.cluster.kubectl("rollout status -n istio-system deployment/istiod --timeout=120s");
+    for percent in [30, 50] {
+        stage.sconce.split(MODEL, percent);
+    }
+    stage.none_failed(callers, &mut scenario, "while istiod was restarted");
+}
+
+/// Only where the API server is ours to kill.
+fn api_server(stage: &Stage<'_>) {
+    let Some(restart) = std::env::var_os("SCONCE_CLUSTER_RESTART") else {
+        eprintln!("the API server was NOT restarted: this cluster's is not ours to kill");
+        return;
+    };
+    let mut scenario = Scenario::begin("api-server-killed");
+    let callers = stage.keep_calling();
+    let began = Instant::now();
+    let killed = Command::new(restart).arg("apiserver").status().expect("the script runs");
+    assert!(killed.success());
+    scenario.figure("seconds_without_api_server", began.elapsed().as_secs_f64());
+    for percent in [30, 50] {
+        stage.sconce.split(MODEL, percent);
+    }
+    stage.endpoints(2);
+    stage.none_failed(callers, &mut scenario, "while the API server was killed");
+}
+
+/// A bad version is taken from everybody although the mesh cannot be told.
+fn abort(stage: &Stage<'_>) {
+    let mut scenario = Scenario::begin("abort-without-istiod");
+    stage.cluster.kubectl("scale -n istio-system deployment/istiod --replicas=0");
+    stage.cluster.kubectl("wait -n istio-system --for=delete pod -l app=istiod --timeout=120s");
+    let callers = stage.keep_calling();
+    let aborted = stage.sconce.sconce(&["split", MODEL, "1=100", "--wait=0"]);
+    scenario.figure("progress", aborted["progress"]["message"].clone());
+    // Seen for long enough that a version which came back would be noticed.
+    thread::sleep(Duration::from_secs(3));
+    let [http, grpc] = callers;
+    let seen = [stage.buyer().stop(http), stage.buyer().stop(grpc)];
+    let events = stage.sconce.events();
+    let called = events.iter().rfind(|event| event["type"] == "split.changed").expect("the abort");
+    assert!(called["message"].as_str().is_some_and(|said| said.contains("to 1=100 %")), "{called}");
+    let called: Timestamp = called["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
+    let called = u64::try_from(called.as_millisecond()).expect("after 1970");
+    for (protocol, seen) in ["http", "grpc"].into_iter().zip(seen) {
+        let seen = seen.none_failed(&mut scenario, "while a version was aborted without istiod");
+        let last = seen.last("2");
+        assert!(seen.answers("1") > 0 && last > 0, "{seen:?}");
+        scenario.figure(&format!("last_answer_ms_after_abort_{protocol}"), last as i64 - called as i64);
+        // It is the answer that is seen, and it began earlier.
+        assert!(last <= called + 250, "the last answer of version 2 was {} ms after it", last - called);
+    }
+    stage.cluster.kubectl("scale -n istio-system deployment/istiod --replicas=1");
+    stage.cluster.kubectl("rollout status -n istio-system deployment/istiod --timeout=120s");
+    eventually("the abort is proven, with istiod back", || {
+        stage.sconce.sconce(&["split", MODEL, "1=100", "--wait=60"])["progress"]["state"] == "applied"
+    });
+}
