@@ -3,15 +3,17 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as Options, Parser, Subcommand, ValueEnum};
-use sconce_catalog::{Field, Labels, ModelName, Version};
+use sconce_catalog::{ModelName, Version};
 use sconce_istio::render::Snippet;
 
 mod operate;
+mod push;
 mod values;
 mod workloads;
 
 pub(crate) use operate::{Doctor, Install, Uninstall};
-pub(crate) use values::{InputFile, Pinned, SplitShare, VersionChoice};
+pub(crate) use push::Push;
+pub(crate) use values::{Archive, InputFile, Pinned, SplitShare, VersionChoice};
 pub(crate) use workloads::{Inject, Uninject};
 
 const AFTER_HELP: &str = "\
@@ -82,7 +84,7 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Upload a TorchScript archive as a new version of a model
+    /// Upload a TorchScript archive as a new version of a model, or have it fetched
     Push(Push),
     /// List the models
     Models(Models),
@@ -132,37 +134,6 @@ pub(crate) enum Command {
     Up(Up),
     /// Print completions for a shell
     Completions { shell: clap_complete::Shell },
-}
-
-#[derive(Debug, Options)]
-pub(crate) struct Push {
-    /// The archive, as `torch.jit.save` writes it
-    pub(crate) file: PathBuf,
-    /// The model's name, `name` or `namespace/name`
-    #[arg(long, short)]
-    pub(crate) model: ModelName,
-    /// The version's name; `auto` counts up
-    #[arg(long, default_value = "auto")]
-    pub(crate) version: VersionChoice,
-    /// Give this version the model's whole traffic
-    #[arg(long)]
-    pub(crate) activate: bool,
-    /// Wait until every sidecar has loaded it or rejected it, this long at most
-    /// [default with --activate: 60]
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60", value_parser = values::seconds, verbatim_doc_comment)]
-    pub(crate) wait: Option<Duration>,
-    /// Free text to keep with the version, such as a git commit
-    #[arg(long, value_name = "KEY=VALUE", value_parser = values::pair)]
-    pub(crate) meta: Vec<(String, String)>,
-    /// Labels a sidecar must carry to serve this model
-    #[arg(long, value_name = "KEY=VALUE,…")]
-    pub(crate) selector: Option<Labels>,
-    /// What the archive does not say of an input, such as `image:FP32[-1,64]`
-    #[arg(long, value_name = "NAME:DATATYPE[SHAPE]", value_parser = values::field)]
-    pub(crate) input: Vec<Field>,
-    /// The same of an output
-    #[arg(long, value_name = "NAME:DATATYPE[SHAPE]", value_parser = values::field)]
-    pub(crate) output: Vec<Field>,
 }
 
 #[derive(Debug, Options)]

@@ -20,6 +20,7 @@ use crate::{
 mod answers;
 mod change;
 mod look;
+mod pull;
 mod push;
 #[cfg(test)]
 pub(crate) mod standin;
@@ -27,6 +28,7 @@ pub(crate) mod standin;
 pub(crate) use answers::{
     AuditEntry, Described, Event, Sidecar, SplitProgress, SplitState, State, VersionStatus,
 };
+pub(crate) use pull::{Stage as PullStage, Wanted};
 pub(crate) use push::{Announcement, Begun};
 
 const PORT: u16 = 8440;

@@ -5,7 +5,7 @@ use clap::CommandFactory;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    args::{Args, Command, Global, JoinToken, Token},
+    args::{Archive, Args, Command, Global, JoinToken, Push, Token},
     client::Control,
     config::Surroundings,
     context::Access,
@@ -45,7 +45,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Uninject(uninject) => inject::uninject(&uninject),
         Command::Up(up) => up::run(up, &args.global, &surroundings).await,
         command => {
-            let interrupted = match command {
+            let interrupted = match &command {
+                Command::Push(Push { what: Archive::Address(_), .. }) => {
+                    "interrupted; the pull has stopped: repeat the same command to begin it anew"
+                }
                 Command::Push(_) => "interrupted; what was sent is kept: repeat the same command to resume",
                 Command::Install(_) | Command::Uninstall(_) => {
                     "interrupted; the same command goes on from here"

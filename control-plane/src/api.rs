@@ -3,6 +3,7 @@
 mod authority;
 mod error;
 mod events;
+mod pulls;
 mod registry;
 mod rest;
 mod sidecars;
@@ -38,6 +39,7 @@ use crate::{
     issuing::Issuing,
     proof::{self, Progress},
     publish::Publications,
+    pull::Pulls,
     store::Store,
 };
 
@@ -51,19 +53,14 @@ pub(crate) struct Api {
     pub(crate) issuing: Option<Issuing>,
     /// What the mesh has been given.
     pub(crate) publications: Publications,
+    pub(crate) pulls: Pulls,
     pub(crate) stopping: Stopping,
 }
 
 impl Api {
     /// How far a model's split has come on these sidecars, which serve it.
     fn progress(&self, name: &ModelName, model: &Model, sidecars: &[SidecarStatus]) -> Progress {
-        if model.split.is_none() {
-            return Progress::applied("it has no split yet".into());
-        }
-        if self.fleet.is_coming_back() && !sidecars.iter().any(|sidecar| sidecar.connected) {
-            return Progress::moving("this control plane has just started, sidecars are coming back".into());
-        }
-        proof::progress(name, model.generation, sidecars, self.publications.of(name).as_ref())
+        proof::judge(&self.fleet, &self.publications, (name, model), sidecars)
     }
 
     /// The built-in CA, or who is asked instead.

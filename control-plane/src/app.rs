@@ -11,9 +11,11 @@ use crate::{
     access::{Access, Role},
     api::{self, Api},
     config::Config,
+    declared,
     fleet::Fleet,
     issuing::Issuing,
     publish::{self, NoCluster},
+    pull::{NoWeb, Pulls},
     store::Store,
 };
 
@@ -43,8 +45,11 @@ pub enum StartError {
     #[error("SCONCE_DATA_DIR: {0}")]
     Authority(#[from] AuthorityError),
     /// There is no cluster to publish to.
-    #[error(transparent)]
+    #[error("SCONCE_PUBLISH, SCONCE_CUSTOM_RESOURCES: {0}")]
     NoCluster(#[from] NoCluster),
+    /// Nothing can be pulled.
+    #[error(transparent)]
+    NoWeb(#[from] NoWeb),
     /// Publishing is off.
     #[error("SCONCE_PUBLISH is off; set it to what it was to withdraw what was published")]
     NothingPublished,
@@ -85,6 +90,7 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     };
     let access = Access { store: store.clone(), roles: Arc::new(roles) };
     let fleet = Fleet::new(store.clone());
+    let pulls = Pulls::new(config.pulls, store.clone())?;
     let sources = publish::Sources {
         name: lease_holder(&config.hostname),
         store: store.clone(),
@@ -92,8 +98,17 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
         stopping: tasks.stopping(),
     };
     let (publications, publishing) = publish::open(config.publish, sources).await?;
+    let declared = declared::Sources {
+        name: lease_holder(&config.hostname),
+        store: store.clone(),
+        fleet: fleet.clone(),
+        publications: publications.clone(),
+        pulls: pulls.clone(),
+        stopping: tasks.stopping(),
+    };
+    let reconciling = declared::open(config.custom_resources, declared).await?;
     let service =
-        api::service(Api { store, access, fleet, issuing, publications, stopping: tasks.stopping() });
+        api::service(Api { store, access, fleet, issuing, publications, pulls, stopping: tasks.stopping() });
     // A certificate is optional here: token holders have none, and those who join not yet.
     let tls = identity.server_config(ClientAuth::Optional, PeerPolicy::own_trust_domain());
     let doors = Doors { identity: Some(identity.clone()), ..Doors::tls(tls) };
@@ -104,6 +119,7 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     });
     tasks.spawn_through_drain("identity", certified(identity, readiness.clone()));
     tasks.spawn("publish", publishing);
+    tasks.spawn("reconcile", reconciling);
     tasks.spawn("api", sconce_identity::serve(api_listener, doors, service, tasks.stopping()));
     tasks.spawn_through_drain(
         "admin",

@@ -7,7 +7,7 @@ use sconce_identity::{
     source::{Own, Sources},
 };
 
-use crate::{access::Role, publish::Settings};
+use crate::{access::Role, publish::Settings, pull};
 
 mod publish;
 
@@ -32,6 +32,12 @@ pub struct Config {
     /// `SCONCE_PUBLISH`: `istio`, `gateway-api` or `off`, the default; with `SCONCE_PUBLISH_DRIFT`,
     /// `SCONCE_PUBLISH_FLOOR` and `SCONCE_PUBLISH_GRACE_SECONDS`.
     pub publish: Option<Settings>,
+    /// `SCONCE_CUSTOM_RESOURCES`: `on` makes the catalog what `Model` and `ModelVersion` objects of the
+    /// cluster declare; `off` is the default.
+    pub custom_resources: bool,
+    /// `SCONCE_SOURCES`: what may be pulled from: `public`, the default, `off`, and prefixes such as
+    /// `s3://models/`; with `SCONCE_SOURCES_CA`.
+    pub pulls: pull::Settings,
     /// `HOSTNAME`: what this control plane is called among its replicas; a pod's is its name.
     pub hostname: String,
     /// `SCONCE_LOG`: a level, or `target=level,…`; default `info`.
@@ -89,6 +95,14 @@ impl Config {
         let roles = roles(&text("SCONCE_ROLES").unwrap_or_default());
         problems.extend(roles.as_ref().err().cloned());
         let publish = publish::read(&text, &mut problems);
+        let custom_resources = text("SCONCE_CUSTOM_RESOURCES").unwrap_or_else(|| "off".into());
+        if custom_resources != "on" && custom_resources != "off" {
+            problems.push(format!("SCONCE_CUSTOM_RESOURCES is {custom_resources:?}; expected on or off"));
+        }
+        let policy = text("SCONCE_SOURCES").unwrap_or_else(|| "public".into()).parse();
+        problems.extend(policy.as_ref().err().map(|error| {
+            format!("SCONCE_SOURCES: {error}; expected public, off, and prefixes such as s3://models/")
+        }));
         let identity = Sources::read(&lookup, Own { name: "ca", missing: None }, &mut problems);
         let format = text("SCONCE_LOG_FORMAT").unwrap_or_else(|| "text".into());
         if format != "text" && format != "json" {
@@ -106,6 +120,11 @@ impl Config {
             names: list(&text("SCONCE_NAMES").unwrap_or_else(|| "localhost,127.0.0.1".into())),
             roles: roles.unwrap_or_default(),
             publish,
+            custom_resources: custom_resources == "on",
+            pulls: pull::Settings {
+                policy: policy.unwrap_or_default(),
+                ca: text("SCONCE_SOURCES_CA").map(PathBuf::from),
+            },
             hostname: text("HOSTNAME").unwrap_or_else(|| "sconce".into()),
             log: text("SCONCE_LOG").unwrap_or_else(|| "info".into()),
             log_json: format == "json",
@@ -144,6 +163,8 @@ mod tests {
             ("SCONCE_PUBLISH_FLOOR", "101"),
             ("SCONCE_PUBLISH_GRACE_SECONDS", "soon"),
             ("SCONCE_IDENTITY", "join"),
+            ("SCONCE_CUSTOM_RESOURCES", "yes"),
+            ("SCONCE_SOURCES", "http://models.example.com"),
         ];
         let lookup =
             |name: &str| wrong.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());

@@ -4,10 +4,13 @@
 //! Neither an API server nor Istio can tell when the last Envoy has taken over a new route. The
 //! requests can: each carries the generation of the route that it came by.
 
-use sconce_catalog::{Generation, ModelName};
+use sconce_catalog::{Generation, Model, ModelName};
 use sconce_proto::v1::{SidecarStatus, SplitState};
 
-use crate::publish::{Publication, State};
+use crate::{
+    fleet::Fleet,
+    publish::{Publication, Publications, State},
+};
 
 /// How far a split has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +25,24 @@ pub(crate) struct Progress {
 /// old one, and is answered by what the split gives a share.
 const QUIET_MS: i64 = 1_000;
 
+/// How far a model's split has come on these sidecars, which serve it.
+pub(crate) fn judge(
+    fleet: &Fleet,
+    publications: &Publications,
+    (name, model): (&ModelName, &Model),
+    sidecars: &[SidecarStatus],
+) -> Progress {
+    if model.split.is_none() {
+        return Progress::applied("it has no split yet".into());
+    }
+    if fleet.is_coming_back() && !sidecars.iter().any(|sidecar| sidecar.connected) {
+        return Progress::moving("this control plane has just started, sidecars are coming back".into());
+    }
+    progress(name, model.generation, sidecars, publications.of(name).as_ref())
+}
+
 /// Holds the evidence against what is wanted. `sidecars` are those that serve the model.
-pub(crate) fn progress(
+fn progress(
     model: &ModelName,
     wanted: Generation,
     sidecars: &[SidecarStatus],
@@ -108,11 +127,20 @@ fn names(sidecars: &[&SidecarStatus], which: impl Fn(&SidecarStatus) -> bool) ->
 }
 
 impl Progress {
-    pub(crate) fn moving(message: String) -> Self {
+    pub(crate) fn is_applied(&self) -> bool {
+        self.state == SplitState::Applied
+    }
+
+    /// It will not get further without somebody's help.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.state == SplitState::Stuck
+    }
+
+    fn moving(message: String) -> Self {
         Self { state: SplitState::Moving, message }
     }
 
-    pub(crate) fn applied(message: String) -> Self {
+    fn applied(message: String) -> Self {
         Self { state: SplitState::Applied, message }
     }
 

@@ -14,15 +14,20 @@ use tokio::sync::watch;
 
 #[cfg(test)]
 pub(crate) use self::publications::InForce;
-use self::{
-    cluster::{Kind, Observed, kubernetes::Kubernetes, watches},
-    driver::{Driver, Inputs},
-    publications::{Board, Journal},
-};
 pub(crate) use self::{
+    backoff::Backoff,
+    cluster::{
+        ClusterError,
+        kubernetes::{Kubernetes, failure},
+    },
     keeper::Drift,
     plan::Rules,
     publications::{Publication, Publications, State},
+};
+use self::{
+    cluster::{Kind, Observed, watches},
+    driver::{Driver, Inputs},
+    publications::{Board, Journal},
 };
 use crate::{
     fleet::{self, Fleet, Members},
@@ -34,7 +39,7 @@ mod cluster;
 mod driver;
 mod keeper;
 mod leading;
-mod lease;
+pub(crate) mod lease;
 mod plan;
 mod publications;
 mod reasons;
@@ -64,7 +69,7 @@ pub(crate) enum Form {
 
 /// Why nothing can be published.
 #[derive(Debug, thiserror::Error)]
-#[error("SCONCE_PUBLISH: no cluster can be found from KUBECONFIG or the pod's service account: {0}")]
+#[error("no cluster can be found from KUBECONFIG or the pod's service account: {0}")]
 pub struct NoCluster(String);
 
 /// What publishing reads.
@@ -91,7 +96,8 @@ pub(crate) async fn open(
     Ok((Publications(Some(publications)), Box::pin(run(settings, client, catalog, board, sources))))
 }
 
-async fn client() -> Result<Client, NoCluster> {
+/// The cluster that this process is in, or that KUBECONFIG leads to.
+pub(crate) async fn client() -> Result<Client, NoCluster> {
     let config = kube::Config::infer().await.map_err(|error| NoCluster(error.to_string()))?;
     Client::try_from(config).map_err(|error| NoCluster(error.to_string()))
 }
@@ -103,7 +109,7 @@ async fn run(
     board: Board,
     sources: Sources,
 ) {
-    let cluster = Kubernetes::new(client.clone());
+    let cluster = Kubernetes::new(client.clone(), lease::PUBLISHING);
     let (held, holding) = watch::channel(None);
     let (observed, seen) = watch::channel(Observed::default());
     let (members, fleet) = watch::channel(Arc::new(Members::new()));
@@ -117,17 +123,11 @@ async fn run(
         () = driver.run() => {}
     }
     // The driver is gone, so nothing is written any more: another need not wait for us.
-    give_up(&cluster, &sources.name).await;
+    lease::give_up(&cluster, &sources.name).await;
 }
 
-async fn give_up(cluster: &Kubernetes, name: &str) {
-    let released = tokio::time::timeout(lease::PERIOD, lease::release(cluster, name)).await;
-    if !matches!(released, Ok(Ok(()))) {
-        tracing::warn!("the publishing lease was not given up; another control plane waits until it is over");
-    }
-}
-
-async fn follow(fleet: &Fleet, members: &watch::Sender<Arc<Members>>) {
+/// Keeps `members` what the sidecars say.
+pub(crate) async fn follow(fleet: &Fleet, members: &watch::Sender<Arc<Members>>) {
     let mut sidecars = fleet.watch();
     loop {
         let next = fleet::members(&sidecars.borrow_and_update());
@@ -160,7 +160,7 @@ fn journal(store: Store) -> Journal {
 /// Where there is no cluster.
 pub(crate) async fn withdraw(settings: Settings, name: &str) -> Result<(), NoCluster> {
     let client = client().await?;
-    let cluster = Kubernetes::new(client.clone());
+    let cluster = Kubernetes::new(client.clone(), lease::PUBLISHING);
     let (held, holding) = watch::channel(None);
     let (observed, seen) = watch::channel(Observed::default());
     // A catalog without models, newer than any route: everything is left over from it.
@@ -182,7 +182,7 @@ pub(crate) async fn withdraw(settings: Settings, name: &str) -> Result<(), NoClu
         () = lease::hold(&cluster, name, &held, Stopping::new()) => {}
         () = driver.run() => {}
     }
-    give_up(&cluster, name).await;
+    lease::give_up(&cluster, name).await;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! its event and its line in the audit log, and only then published. What has been
 //! answered survives `kill -9`; what has not is not visible.
 
+mod archive;
 mod chunks;
 mod database;
 mod push;
@@ -11,11 +12,16 @@ mod tokens;
 
 use std::{path::Path, sync::Arc};
 
-use sconce_catalog::{Catalog, Model, ModelName, Serial, Split, Version};
+use sconce_catalog::{Catalog, Model, ModelName, Selector, Serial, Split, Version};
 use sqlx::{Row as _, SqlitePool};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
-pub(crate) use self::{chunks::Chunks, push::Begin, tokens::Join};
+pub(crate) use self::{
+    archive::{Announced, Arrived, SOURCE_DIGEST},
+    chunks::Chunks,
+    push::Begin,
+    tokens::Join,
+};
 use crate::api::ApiError;
 
 /// Handle to the store. Clones are the same store.
@@ -30,7 +36,7 @@ struct Inner {
     /// Id of the newest event.
     events: watch::Sender<u64>,
     /// One change at a time, so that each sees the catalog that the one before left.
-    writing: Mutex<()>,
+    writing: Arc<Mutex<()>>,
 }
 
 /// Something that happened.
@@ -88,7 +94,7 @@ impl Store {
             scratch,
             catalog: watch::Sender::new(Arc::new(catalog)),
             events: watch::Sender::new(newest.unsigned_abs()),
-            writing: Mutex::new(()),
+            writing: Arc::default(),
         })))
     }
 
@@ -124,7 +130,7 @@ impl Store {
         name: &ModelName,
         split: Split,
     ) -> Result<Serial, ApiError> {
-        let _writing = self.0.writing.lock().await;
+        let writing = self.write().await;
         let (mut catalog, mut model) = self.edit(name)?;
         for (version, _) in split.shares() {
             if !model.versions.contains_key(version) {
@@ -151,7 +157,29 @@ impl Store {
         model.split = Some(split);
         model.generation = catalog.next_generation();
         catalog.models.insert(name.clone(), model);
-        self.commit(catalog, change).await
+        self.commit(writing, catalog, change).await
+    }
+
+    /// Sets which sidecars serve a model.
+    pub(crate) async fn set_selector(
+        &self,
+        principal: &str,
+        name: &ModelName,
+        selector: Selector,
+    ) -> Result<Serial, ApiError> {
+        let writing = self.write().await;
+        let (mut catalog, mut model) = self.edit(name)?;
+        if model.selector == selector {
+            return Ok(catalog.serial);
+        }
+        let message = match selector.labels() {
+            labels if labels.is_empty() => format!("{name} is for every sidecar of its namespace"),
+            labels => format!("{name} is for sidecars with {labels}"),
+        };
+        let change = change("selector.changed", principal, "selector", name, None, message);
+        model.selector = selector;
+        catalog.models.insert(name.clone(), model);
+        self.commit(writing, catalog, change).await
     }
 
     /// Deletes a version that answers nothing.
@@ -161,7 +189,7 @@ impl Store {
         name: &ModelName,
         version: &Version,
     ) -> Result<Serial, ApiError> {
-        let _writing = self.0.writing.lock().await;
+        let writing = self.write().await;
         let (mut catalog, mut model) = self.edit(name)?;
         let share = model.split.as_ref().map(|split| split.share(version));
         if let Some(share) = share.filter(|share| share.ten_thousandths() > 0)
@@ -185,7 +213,7 @@ impl Store {
         } else {
             catalog.models.insert(name.clone(), model);
         }
-        self.commit(catalog, change).await
+        self.commit(writing, catalog, change).await
     }
 
     fn edit(&self, name: &ModelName) -> Result<(Catalog, Model), ApiError> {
@@ -195,14 +223,31 @@ impl Store {
         Ok((catalog, model))
     }
 
-    /// Makes a catalog the current one. The caller holds `writing`.
-    async fn commit(&self, mut catalog: Catalog, change: Change) -> Result<Serial, ApiError> {
-        catalog.serial = Serial(self.current().serial.0 + 1);
-        let event = database::commit(&self.0.database, &catalog, change).await?;
-        let serial = catalog.serial;
-        self.0.catalog.send_replace(Arc::new(catalog));
-        self.0.events.send_replace(event);
-        Ok(serial)
+    async fn write(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.0.writing).lock_owned().await
+    }
+
+    /// Makes a catalog the current one.
+    ///
+    /// It goes on when whoever asked for it hangs up: a database that is ahead of what is published
+    /// would let no further change in.
+    async fn commit(
+        &self,
+        writing: OwnedMutexGuard<()>,
+        mut catalog: Catalog,
+        change: Change,
+    ) -> Result<Serial, ApiError> {
+        let store = self.clone();
+        let committed = tokio::spawn(async move {
+            catalog.serial = Serial(store.current().serial.0 + 1);
+            let event = database::commit(&store.0.database, &catalog, change).await?;
+            let serial = catalog.serial;
+            store.0.catalog.send_replace(Arc::new(catalog));
+            store.0.events.send_replace(event);
+            drop(writing);
+            Ok(serial)
+        });
+        committed.await.map_err(|error| ApiError::internal(&"the change", &error))?
     }
 
     /// Records something that happened outside the catalog.
@@ -273,4 +318,50 @@ fn change(
 /// Milliseconds since the Unix epoch.
 pub(crate) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+
+    use super::*;
+
+    fn archive() -> std::fs::File {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/digits/models/v1/digits.pt");
+        std::fs::File::open(file).expect("the example")
+    }
+
+    #[tokio::test]
+    async fn whoever_hangs_up_while_a_change_is_committed_keeps_nobody_from_the_next() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path()).await.expect("a store");
+        let name: ModelName = "fraud".parse().expect("valid");
+        let split = |version: &str| Split::whole(version.parse().expect("valid"));
+        for version in ["1", "2"] {
+            let what = Announced {
+                model: name.clone(),
+                version: Some(version.parse().expect("valid")),
+                metadata: [("number".to_owned(), version.to_owned())].into(),
+                selector: None,
+                overrides: Default::default(),
+                source: None,
+            };
+            store.take_in("test", archive(), what, false).await.expect("pushed");
+        }
+        for patience in 0..200 {
+            let mut change = Box::pin(store.set_split("hangs up", &name, split("2")));
+            for _ in 0..patience {
+                if poll!(&mut change).is_ready() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            drop(change);
+            store.set_split("stays", &name, split("1")).await.expect("the next change is made");
+            assert_eq!(store.current().models[&name].split, Some(split("1")));
+        }
+        let serial = store.current().serial;
+        let reopened = database::catalog(&store.0.database).await.expect("read back");
+        assert_eq!((reopened.serial, &reopened), (serial, &*store.current()));
+    }
 }

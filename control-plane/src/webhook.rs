@@ -9,7 +9,6 @@ mod cluster;
 pub mod config;
 mod keys;
 mod nodes;
-mod notes;
 mod register;
 mod review;
 mod secret;
@@ -25,9 +24,10 @@ use sconce_lifecycle::{Guard, Readiness, Render, Stopping, Tasks};
 use tokio::net::TcpListener;
 
 use self::{
-    certificates::Certificates, cluster::Cluster, config::Config, nodes::Nodes, notes::Notes,
-    register::Registered, secret::SecretStore, server::Mutating,
+    certificates::Certificates, cluster::Cluster, config::Config, nodes::Nodes, register::Registered,
+    secret::SecretStore, server::Mutating,
 };
+use crate::notes::Notes;
 
 /// Where the webhook listens.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,7 @@ pub async fn start(
     let (certificates, certify) = certificates::watch(secret, config.names());
     let (cluster, follow) = Cluster::watch(client.clone());
     let (nodes, count) = Nodes::watch(client.clone());
-    let (notes, post) = Notes::new(client.clone());
+    let (notes, post) = Notes::new(client.clone(), "sconce-webhook", "Inject");
     let register = Registered::new(client, &config, certificates.clone()).keep();
     let doors = Doors::tls(certificates.server_config());
     let (certified, followed) = (readiness.guard("certificate"), readiness.guard("namespaces and limits"));

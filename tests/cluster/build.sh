@@ -38,6 +38,7 @@ istiod() { go_install "istio.io/istio/pilot/cmd/pilot-discovery@$ISTIO"; }
 agent() { go_install "istio.io/istio/pilot/cmd/pilot-agent@$ISTIO"; }
 istioctl() { go_install "istio.io/istio/istioctl/cmd/istioctl@$ISTIO"; }
 helm() { go_install "helm.sh/helm/v4/cmd/helm@$HELM"; }
+registry() { go_install "github.com/distribution/distribution/v3/cmd/registry@$REGISTRY"; }
 coredns() { go_install "github.com/coredns/coredns@$COREDNS"; }
 
 # The folder of a Go module that has been downloaded.
@@ -128,6 +129,7 @@ step "$BIN/pilot-agent" "Istio's agent" agent
 step "$BIN/istioctl" "istioctl (1 min)" istioctl
 step "$BIN/coredns" "CoreDNS (3 min)" coredns
 step "$BIN/helm" "helm (3 min)" helm
+step "$BIN/registry" "a registry (2 min)" registry
 step "$BIN/envoy" "Envoy $ENVOY" envoy
 step "$PARTS/manifests" "the CRDs of Istio and the Gateway API" manifests
 step "$IMAGES/pause.tar" "the pause image" pause_image

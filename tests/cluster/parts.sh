@@ -12,6 +12,7 @@ COREDNS=v1.15.0
 GATEWAY_API=v1.6.0
 ENVOY=1.40.0
 HELM=v4.3.1
+REGISTRY=v3.0.0
 
 # Parts are kept by version outside the tree: they take 20 minutes on 2 cores and never change.
 key="$(cat "$CLUSTER"/kubernetes/* <(echo "$ISTIO $COREDNS $GATEWAY_API $ENVOY") | cksum | cut -d' ' -f1)"

@@ -15,7 +15,9 @@ else
     [ -n "${SCONCE_CLUSTER_KEEP:-}" ] || trap '"$CLUSTER/stop.sh"' EXIT
     "$CLUSTER/start.sh" > /dev/null
     "$CLUSTER/load.sh"
+    # One scenario kills the API server, where that can be started again.
+    export SCONCE_CLUSTER_RESTART="$CLUSTER/restart.sh"
     export PATH="$BIN:$PATH"
 fi
 cd "$CLUSTER/../.."
-SCONCE_CLUSTER=1 cargo test --locked -p sconce-cluster-tests -- --nocapture
+SCONCE_CLUSTER=1 cargo test --locked -p sconce-cluster-tests -- --nocapture --test-threads=1

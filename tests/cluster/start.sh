@@ -128,6 +128,21 @@ launch kube-proxy kube-proxy --config "$RUN/kube-proxy.yaml"
 await "the node has registered" kubelet 60 kubectl get node sconce
 kubectl wait --for=condition=Ready node/sconce --timeout=60s > /dev/null || fail "the node is not ready; see $RUN/log/kubelet.log"
 say "the node is ready ($((SECONDS - started)) s)"
+# A few volumes to claim: there is no provisioner.
+for number in 1 2 3 4 5 6 7 8; do
+    mkdir -p "$DATA/volumes/$number"
+    kubectl apply --server-side -f - > /dev/null << YAML
+apiVersion: v1
+kind: PersistentVolume
+metadata: { name: volume-$number }
+spec:
+  capacity: { storage: 20Gi }
+  accessModes: [ReadWriteOnce]
+  persistentVolumeReclaimPolicy: Retain
+  local: { path: "$DATA/volumes/$number" }
+  nodeAffinity: { required: { nodeSelectorTerms: [{ matchExpressions: [{ key: kubernetes.io/hostname, operator: In, values: [sconce] }] }] } }
+YAML
+done
 
 # --- The mesh, as its own installer puts it there.
 kubectl apply --server-side -f "$PARTS/manifests/gateway-api" > /dev/null

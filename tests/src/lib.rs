@@ -4,9 +4,11 @@
 
 pub mod archives;
 mod client;
+pub mod files;
 pub mod istiod;
 pub mod plaintext;
 mod plane;
+pub mod pulls;
 pub mod workload_api;
 
 use std::{future::Future, path::PathBuf, time::Duration};

@@ -44,12 +44,20 @@ impl Plane {
     /// # Panics
     /// Where it does not start.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one that is told something.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start_with(variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let data = folder.path().join("control-plane").display().to_string();
         let config = ControlConfig::read(|name| match name {
             "SCONCE_LISTEN" | "SCONCE_ADMIN_LISTEN" => Some("127.0.0.1:0".into()),
             "SCONCE_DATA_DIR" => Some(data.clone()),
-            _ => None,
+            name => variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()),
         });
         let (tasks, _) = Tasks::new();
         let addresses =

@@ -11,6 +11,14 @@ pub(crate) enum VersionChoice {
     Named(Version),
 }
 
+/// What is pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Archive {
+    File(PathBuf),
+    /// For the control plane to judge.
+    Address(String),
+}
+
 /// `MODEL` or `MODEL:VERSION`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pinned {
@@ -44,6 +52,14 @@ impl FromStr for VersionChoice {
             "auto" => Ok(Self::Auto),
             name => name.parse().map(Self::Named).map_err(|e: sconce_catalog::InvalidName| e.to_string()),
         }
+    }
+}
+
+impl FromStr for Archive {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(if text.contains("://") { Self::Address(text.to_owned()) } else { Self::File(text.into()) })
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) struct Held {
     pub(crate) chunks: HashMap<Vec<u8>, Vec<u8>>,
     /// Chunks in the order they arrived, also those that were there.
     pub(crate) uploads: Vec<Vec<u8>>,
+    pub(crate) pulled: Vec<v1::PullVersionRequest>,
     pub(crate) committed: Vec<(v1::BeginPushRequest, bool)>,
     begun: Option<v1::BeginPushRequest>,
     looks: u32,
@@ -188,6 +189,35 @@ impl Registry for Answers {
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         self.held().news = Some(sender);
         Ok(Response::new(UnboundedReceiverStream::new(receiver).boxed()))
+    }
+
+    type PullVersionStream = BoxStream<'static, Result<v1::PullVersionResponse, Status>>;
+
+    async fn pull_version(
+        &self,
+        request: Request<v1::PullVersionRequest>,
+    ) -> Answer<Self::PullVersionStream> {
+        use v1::pull_version_response::State;
+        let request = request.into_inner();
+        let told = |stage: v1::PullStage, bytes| {
+            State::Progress(v1::PullProgress { stage: stage.into(), bytes, total: 10 })
+        };
+        let version = v1::Version {
+            version: request.version.clone(),
+            artifact: vec![7; 32],
+            size: 10,
+            ..Default::default()
+        };
+        let pulled = v1::Pulled { version: Some(version), serial: 1, bytes_stored: 4, ..Default::default() };
+        self.held().pulled.push(request);
+        let states = [
+            told(v1::PullStage::Waiting, 0),
+            told(v1::PullStage::Fetching, 5),
+            told(v1::PullStage::Checking, 10),
+            State::Pulled(pulled),
+        ];
+        let messages = states.map(|state| Ok(v1::PullVersionResponse { state: Some(state) }));
+        Ok(Response::new(futures::stream::iter(messages).boxed()))
     }
 
     async fn list_models(&self, _: Request<v1::ListModelsRequest>) -> Answer<v1::ListModelsResponse> {

@@ -1,5 +1,5 @@
 //! `sconce push`: cut the file into chunks, send those the store lacks, commit, and say
-//! how it went on the sidecars.
+//! how it went on the sidecars. An address is fetched by the control plane.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -8,13 +8,14 @@ use serde::Serialize;
 
 use super::models::{ShareView, shares};
 use crate::{
-    args::{Push, VersionChoice},
+    args::{Archive, Push, VersionChoice},
     client::{Announcement, Begun, Control},
     failure::{Exit, Failure},
     output::{Output, bytes},
 };
 
 mod progress;
+mod pull;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -50,7 +51,6 @@ struct Landed {
 
 /// Pushes a file.
 pub(super) async fn run(args: Push, mut control: Control, out: Output) -> Result<(), Failure> {
-    let source = Arc::new(Source::open(args.file.clone()).await?);
     let announcement = Announcement {
         model: args.model.clone(),
         version: match &args.version {
@@ -61,18 +61,33 @@ pub(super) async fn run(args: Push, mut control: Control, out: Output) -> Result
         selector: args.selector.clone(),
         overrides: Signature { inputs: args.input.clone(), outputs: args.output.clone() },
     };
-    let begun = control.begin_push(&announcement, source.manifest()).await?;
-    let sent = source.size_of(&begun.missing);
-    upload(&mut control, &begun, &source, sent).await?;
-    let landed = land(&mut control, &args, &begun).await?;
+    let (version, landed, moved, already_committed) = match &args.what {
+        Archive::File(_) if args.digest.is_some() => {
+            return Err(Failure::usage(
+                "--digest is for addresses; a file's chunks have digests of their own",
+            ));
+        }
+        Archive::File(file) => {
+            let source = Arc::new(Source::open(file.clone()).await?);
+            let begun = control.begin_push(&announcement, source.manifest()).await?;
+            let sent = source.size_of(&begun.missing);
+            upload(&mut control, &begun, &source, sent).await?;
+            let landed = land(&mut control, &args, &begun).await?;
+            (begun.version, landed, sent, begun.already_committed)
+        }
+        Archive::Address(address) => {
+            let pulled = pull::pull(address, &args, &announcement, &mut control).await?;
+            (pulled.version, pulled.landed, pulled.bytes_stored, pulled.already_committed)
+        }
+    };
 
     let mut report = Report {
         model: args.model.to_string(),
-        version: begun.version.to_string(),
+        version: version.to_string(),
         artifact: landed.record.artifact.to_string(),
         bytes_total: landed.record.size,
-        bytes_sent: sent,
-        already_committed: begun.already_committed,
+        bytes_sent: moved,
+        already_committed,
         split: shares(landed.split.as_ref()),
         serial: landed.serial,
         sidecars: None,
@@ -80,10 +95,10 @@ pub(super) async fn run(args: Push, mut control: Control, out: Output) -> Result
     eprintln!("{}", said(&report));
     let wait = args.wait.or(args.activate.then_some(WAIT_WHEN_ACTIVATING));
     if let Some(limit) = wait {
-        report.sidecars = Some(wait::settle(&mut control, &args.model, &begun.version, limit).await?);
+        report.sidecars = Some(wait::settle(&mut control, &args.model, &version, limit).await?);
     }
     out.show(&report, |report| people(report, landed.split.as_ref()))?;
-    report.sidecars.as_ref().map_or(Ok(()), |standing| standing.verdict(&args.model, &begun.version))
+    report.sidecars.as_ref().map_or(Ok(()), |standing| standing.verdict(&args.model, &version))
 }
 
 async fn upload(
@@ -95,7 +110,7 @@ async fn upload(
     if begun.missing.is_empty() {
         return Ok(());
     }
-    let progress = Progress::new(size);
+    let progress = Progress::new("sent", size);
     let (chunks, reading) = source.clone().read(begun.missing.clone(), progress.clone());
     let uploaded = control.upload_chunks(&begun.push, chunks).await;
     // What went wrong with the file explains whatever went wrong with the upload.
@@ -141,7 +156,7 @@ fn said(report: &Report) -> String {
     }
     let (sent, total) = (report.bytes_sent.min(report.bytes_total), report.bytes_total);
     let there = (total - sent) * 100 / total.max(1);
-    format!("{} of {} sent, {there} % was already there", bytes(sent), bytes(total))
+    format!("{} of {} was new, {there} % was already there", bytes(sent), bytes(total))
 }
 
 fn people(report: &Report, split: Option<&Split>) -> String {
@@ -179,10 +194,13 @@ mod wording {
 
     #[test]
     fn a_push_says_how_much_was_already_there() {
-        assert_eq!(said(&report(63_488, 1_258_291, false)), "62 KiB of 1.2 MiB sent, 94 % was already there");
-        assert_eq!(said(&report(0, 1_024, false)), "0 B of 1.0 KiB sent, 100 % was already there");
+        assert_eq!(
+            said(&report(63_488, 1_258_291, false)),
+            "62 KiB of 1.2 MiB was new, 94 % was already there"
+        );
+        assert_eq!(said(&report(0, 1_024, false)), "0 B of 1.0 KiB was new, 100 % was already there");
         // One byte sent is not "100 % already there".
-        assert_eq!(said(&report(1, 1_024, false)), "1 B of 1.0 KiB sent, 99 % was already there");
+        assert_eq!(said(&report(1, 1_024, false)), "1 B of 1.0 KiB was new, 99 % was already there");
         assert!(said(&report(0, 1_024, true)).contains("already"));
     }
 

@@ -7,7 +7,7 @@ use sconce_catalog::{Digest, Labels, Manifest, ModelName, Selector, Signature, S
 use sconce_proto::{model_to_wire, v1, version_to_wire};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Api, ApiError, events, wire};
+use super::{Api, ApiError, events, pulls, wire};
 use crate::{
     access::Role,
     store::{Begin, Join},
@@ -65,6 +65,17 @@ impl v1::registry_server::Registry for Registry {
             serial: committed.serial.0,
             split: committed.split.as_ref().map(v1::Split::from),
         }))
+    }
+
+    type PullVersionStream = pulls::Told;
+
+    async fn pull_version(&self, request: Request<v1::PullVersionRequest>) -> Answer<pulls::Told> {
+        let wanted = request.get_ref();
+        let role = if wanted.activate { Role::Operator } else { Role::Pusher };
+        let subject = format!("{}:{}", wanted.model, wanted.version);
+        let caller = self.0.allow(&request, role, ("pull", &subject)).await?;
+        let pull = pulls::from_wire(request.into_inner())?;
+        Ok(Response::new(self.0.pull_and_tell(caller, pull)))
     }
 
     async fn list_models(&self, request: Request<v1::ListModelsRequest>) -> Answer<v1::ListModelsResponse> {

@@ -5,6 +5,7 @@
 mod document;
 mod extract;
 mod publication;
+mod pulls;
 mod pushes;
 mod tokens;
 mod upload;
@@ -39,6 +40,7 @@ pub(super) fn router(api: Api) -> Router {
         .routes(routes!(model))
         .routes(routes!(set_split))
         .routes(routes!(upload::push, delete))
+        .routes(routes!(pulls::pull))
         .routes(routes!(pushes::begin))
         .routes(routes!(pushes::chunk))
         .routes(routes!(pushes::commit))

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Delays that double with every attempt, and begin anew after a calm.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     most: Duration,
     attempts: u32,
@@ -13,12 +13,17 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// For calls that fail.
-    pub(super) fn for_failures() -> Self {
+    pub(crate) fn for_failures() -> Self {
         Self::new(Duration::from_secs(1), Duration::from_secs(30))
     }
 
+    /// For sources that cannot be read: somebody may have to mend them.
+    pub(crate) fn for_sources() -> Self {
+        Self::new(Duration::from_secs(5), Duration::from_secs(300))
+    }
+
     /// For repairs: whoever changes an object for ever is answered ever less often.
-    pub(super) fn for_repairs() -> Self {
+    pub(crate) fn for_repairs() -> Self {
         Self::new(Duration::from_secs(1), Duration::from_secs(300))
     }
 
@@ -27,7 +32,7 @@ impl Backoff {
     }
 
     /// Takes down an attempt.
-    pub(super) fn attempted(&mut self, now: Instant) {
+    pub(crate) fn attempted(&mut self, now: Instant) {
         // The longest delay twice without an attempt is a calm: whatever it was is over.
         if self.latest.is_some_and(|latest| now.duration_since(latest) > 2 * self.most) {
             self.attempts = 0;
@@ -37,13 +42,13 @@ impl Backoff {
     }
 
     /// When the next attempt may be made, where that is not now.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         let doubled = self.first.saturating_mul(1 << self.attempts.saturating_sub(1).min(16));
         self.latest.map(|latest| latest + doubled.min(self.most)).filter(|due| *due > now)
     }
 
     /// How many attempts there have been since the last calm.
-    pub(super) fn attempts(&self) -> u32 {
+    pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 }

@@ -48,7 +48,7 @@ pub(super) enum Force {
 
 /// Why a cluster did not do something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ClusterError {
+pub(crate) enum ClusterError {
     /// Nobody answers, or not yet.
     #[error("the API server cannot be reached: {0}")]
     Unreachable(String),
@@ -58,8 +58,8 @@ pub(super) enum ClusterError {
     /// It was refused, and will be until something is done about it.
     #[error("the API server refuses: {0}")]
     Refused(String),
-    /// Another control plane publishes now.
-    #[error("another control plane publishes")]
+    /// Another control plane does it now.
+    #[error("another control plane leads")]
     NotLeading,
 }
 

@@ -1,4 +1,5 @@
-//! One control plane publishes at a time: whoever holds a Lease of `coordination.k8s.io`.
+//! One control plane at a time does what must not be done twice: whoever holds a Lease of
+//! `coordination.k8s.io`.
 //!
 //! The holder trusts the lease for less time than the others wait for it, and counts from before
 //! it asked for the renewal, while they count from when they saw it. So one has stopped before
@@ -7,31 +8,49 @@
 use std::time::{Duration, Instant};
 
 use sconce_lifecycle::Stopping;
+use sconce_telemetry::names;
 use tokio::sync::watch;
 
 use super::cluster::ClusterError;
+
+/// What is done by one control plane at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Duty {
+    /// What the lease is called, in the control plane's own namespace.
+    pub(crate) lease: &'static str,
+    /// The metric that is 1 while this control plane has it.
+    gauge: &'static str,
+}
+
+/// To publish.
+pub(crate) const PUBLISHING: Duty = Duty { lease: "sconce-publisher", gauge: names::PUBLISHES };
+/// To reconcile declared objects.
+pub(crate) const RECONCILING: Duty = Duty { lease: "sconce-reconciler", gauge: names::RECONCILES };
 
 /// How long others wait after a renewal that they saw.
 pub(super) const DURATION: Duration = Duration::from_secs(15);
 /// How long the holder counts on a renewal that it sent.
 const TRUSTED: Duration = Duration::from_secs(10);
 /// How often it is renewed, or looked at.
-pub(super) const PERIOD: Duration = Duration::from_secs(2);
+pub(crate) const PERIOD: Duration = Duration::from_secs(2);
 
 /// A lease as the cluster holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// Nobody, where it is empty.
-    pub(super) holder: String,
-    pub(super) duration: Duration,
+    pub(crate) holder: String,
+    pub(crate) duration: Duration,
     /// Changes with every write, and must be named to write.
-    pub(super) revision: String,
+    pub(crate) revision: String,
     /// How often the holder has changed.
-    pub(super) transitions: i32,
+    pub(crate) transitions: i32,
 }
 
 /// Where the lease is.
-pub(super) trait Leases: Send + Sync {
+pub(crate) trait Leases: Send + Sync {
+    /// What it is of.
+    fn duty(&self) -> Duty;
+
     /// The lease, `None` where there is none yet.
     fn read(&self) -> impl Future<Output = Result<Option<Record>, ClusterError>> + Send;
 
@@ -82,7 +101,7 @@ impl Candidate {
 /// Holds the lease whenever it can be had, and says until when it counts. Ends when stopping.
 ///
 /// The lease is not given up here: call [`release`] once nothing is written any more.
-pub(super) async fn hold(
+pub(crate) async fn hold(
     leases: &impl Leases,
     name: &str,
     held: &watch::Sender<Option<Instant>>,
@@ -91,9 +110,9 @@ pub(super) async fn hold(
     let mut candidate = Candidate { name: name.to_owned(), seen: None };
     while !stopping.is_cancelled() {
         match attempt(leases, &mut candidate).await {
-            Ok(until) => say(held, until, name),
+            Ok(until) => say(held, until, name, leases.duty()),
             // A failure proves nothing: what was held counts until its time is up.
-            Err(error) => tracing::debug!(%error, "the publishing lease could not be looked after"),
+            Err(error) => tracing::debug!(%error, "a lease could not be looked after"),
         }
         stopping.run_until_cancelled(tokio::time::sleep(PERIOD)).await;
     }
@@ -119,25 +138,36 @@ async fn attempt(leases: &impl Leases, candidate: &mut Candidate) -> Result<Opti
     }
 }
 
-fn say(held: &watch::Sender<Option<Instant>>, until: Option<Instant>, name: &str) {
+fn say(held: &watch::Sender<Option<Instant>>, until: Option<Instant>, name: &str, duty: Duty) {
     let before = held.send_replace(until);
     let leads = |until: Option<Instant>| until.is_some_and(|until| until > Instant::now());
     match (leads(before), until.is_some()) {
-        (false, true) => tracing::info!(name, "this control plane publishes now"),
-        (true, false) => tracing::warn!(name, "another control plane publishes now"),
+        (false, true) => tracing::info!(name, lease = duty.lease, "this control plane holds the lease now"),
+        (true, false) => {
+            tracing::warn!(name, lease = duty.lease, "another control plane holds the lease now")
+        }
         (true, true) | (false, false) => {}
     }
-    metrics::gauge!(sconce_telemetry::names::PUBLISHES).set(f64::from(u8::from(until.is_some())));
+    metrics::gauge!(duty.gauge).set(f64::from(u8::from(until.is_some())));
 }
 
 /// Gives the lease up, if it is held, so that nobody has to wait for it.
-pub(super) async fn release(leases: &impl Leases, name: &str) -> Result<(), ClusterError> {
+pub(crate) async fn release(leases: &impl Leases, name: &str) -> Result<(), ClusterError> {
     match leases.read().await? {
         Some(record) if record.holder == name => {
             leases.write(&Record { holder: String::new(), ..record }).await?;
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// The same where nobody waits for what comes of it.
+pub(crate) async fn give_up(leases: &impl Leases, name: &str) {
+    let released = tokio::time::timeout(PERIOD, release(leases, name)).await;
+    if !matches!(released, Ok(Ok(()))) {
+        let lease = leases.duty().lease;
+        tracing::warn!(lease, "a lease was not given up; another control plane waits until it is over");
     }
 }
 
@@ -167,6 +197,10 @@ mod tests {
     }
 
     impl Leases for Shelf {
+        fn duty(&self) -> Duty {
+            PUBLISHING
+        }
+
         async fn read(&self) -> Result<Option<Record>, ClusterError> {
             self.answer(|record| Ok(record.clone()))
         }

@@ -10,7 +10,7 @@ use sconce_catalog::{
 use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 
-use super::{Store, change, now_ms};
+use super::{Store, archive::foreign, change, now_ms};
 use crate::api::ApiError;
 
 /// What a pusher announces.
@@ -47,9 +47,15 @@ pub(crate) struct Committed {
 impl Store {
     /// Begins a push, or finds the one that these bytes were pushed by before.
     pub(crate) async fn begin_push(&self, begin: Begin) -> Result<Begun, ApiError> {
+        foreign(&begin.metadata)?;
+        self.open_push(begin).await
+    }
+
+    /// The same for metadata of our own.
+    pub(super) async fn open_push(&self, begin: Begin) -> Result<Begun, ApiError> {
         let artifact = artifact_digest(&begin.manifest);
         let (version, push, already_committed) = {
-            let _writing = self.0.writing.lock().await;
+            let _writing = self.write().await;
             self.place(&begin, artifact).await?
         };
         let (mut missing, mut bytes_present) = (Vec::new(), 0);
@@ -180,7 +186,7 @@ impl Store {
     ) -> Result<Committed, ApiError> {
         let begin = self.push(id).await?;
         let signature = self.judge(&begin).await?;
-        let _writing = self.0.writing.lock().await;
+        let writing = self.write().await;
         // Under the lock again: another commit may have been faster.
         let begin_version =
             begin.version.clone().ok_or_else(|| ApiError::internal(&"the push", &"it has no version"))?;
@@ -219,7 +225,7 @@ impl Store {
             .map_err(|error| ApiError::internal(&"the manifest", &error))?;
         change.manifest = Some((artifact.hex(), body));
         change.push = Some(id.to_owned());
-        let serial = self.commit(catalog, change).await?;
+        let serial = self.commit(writing, catalog, change).await?;
         metrics::counter!(sconce_telemetry::names::PUSHES).increment(1);
         Ok(Committed { version: begin_version, record, serial, split })
     }
@@ -284,8 +290,8 @@ enum Auto {
     Open(Version),
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| ApiError::internal(&"the check of the archive", &error))
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(&"the archive", &error))
 }

@@ -11,7 +11,7 @@ use sconce_istio::{
 };
 use serde_json::{Value, json};
 
-use super::notes::Note;
+use crate::notes::Note;
 
 /// A question about a pod.
 pub(super) struct Question {
@@ -145,7 +145,7 @@ impl Question {
                 ..ObjectReference::default()
             },
         };
-        Some(Note { about, reason, text: format!("{}: {text}", self.name()), warning })
+        Some(Note { about, reason: reason.into(), text: format!("{}: {text}", self.name()), warning })
     }
 
     fn name(&self) -> String {

@@ -22,9 +22,9 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 use super::{
     cluster::Cluster,
     nodes::Nodes,
-    notes::Notes,
     review::{Question, Surroundings},
 };
+use crate::notes::Notes;
 
 /// What answering takes.
 pub(super) struct Mutating {

@@ -47,7 +47,7 @@ pub struct VersionRecord {
     pub metadata: BTreeMap<String, String>,
     /// Milliseconds since the Unix epoch.
     pub pushed_at_ms: i64,
-    /// Who pushed it: a SPIFFE id, or `token:<name>`.
+    /// Who pushed it: a SPIFFE id, `token:<name>`, or the object of a cluster that declares it.
     pub pushed_by: String,
 }
 

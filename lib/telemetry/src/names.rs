@@ -36,6 +36,12 @@ pub const PUSHES: &str = "sconce_pushes_total";
 pub const PUSHED_BYTES: &str = "sconce_pushed_bytes_total";
 /// 1 while this control plane is the one that publishes.
 pub const PUBLISHES: &str = "sconce_publishes";
+/// 1 while this control plane is the one that reconciles declared objects.
+pub const RECONCILES: &str = "sconce_reconciles";
+/// Pulls, by `outcome`: `pulled`, or the reason of the failure.
+pub const PULLS: &str = "sconce_pulls_total";
+/// Bytes that pulls have fetched, on the control plane.
+pub const PULLED_BYTES: &str = "sconce_pulled_bytes_total";
 /// Generation of the route that the mesh was given last, by `model`.
 pub const ROUTE_GENERATION: &str = "sconce_route_generation";
 /// Pods that are endpoints, by `model`.
@@ -63,6 +69,9 @@ pub(crate) fn describe() {
     describe_counter!(PUSHES, "Versions pushed");
     describe_counter!(PUSHED_BYTES, Unit::Bytes, "Bytes of chunks received");
     describe_gauge!(PUBLISHES, "1 while this control plane is the one that publishes");
+    describe_gauge!(RECONCILES, "1 while this control plane is the one that reconciles declared objects");
+    describe_counter!(PULLS, "Pulls");
+    describe_counter!(PULLED_BYTES, Unit::Bytes, "Bytes that pulls have fetched");
     describe_gauge!(ROUTE_GENERATION, "Generation of the route that the mesh was given last");
     describe_gauge!(ENDPOINTS, "Pods that are endpoints");
     describe_counter!(PUBLICATIONS, "What became of splits");

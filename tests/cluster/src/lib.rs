@@ -4,9 +4,14 @@
 //! `make test-cluster` runs them. Plain `cargo test` must never touch whatever cluster
 //! somebody's `KUBECONFIG` leads to, so they run only where `SCONCE_CLUSTER` is set.
 
+pub mod beside;
 pub mod binomial;
+
 mod installation;
+mod release;
 mod report;
+pub mod routes;
+mod traffic;
 mod walk;
 
 use std::{
@@ -17,7 +22,9 @@ use std::{
 };
 
 pub use installation::{Installation, binary, install, repository, uninstall};
+pub use release::Release;
 pub use report::Scenario;
+pub use traffic::{Background, Caller, Seen};
 pub use walk::{Walk, blocks};
 
 /// How long a condition may take to come true: much longer than it ever should.
@@ -131,6 +138,18 @@ impl Cluster {
     /// # Panics
     /// Where it fails.
     pub fn sconce(&self, system: &str, name: &str, arguments: &[&str]) -> serde_json::Value {
+        let said = self.sconce_says(system, name, arguments);
+        // Progress goes to the same log; the answer is the JSON at its end.
+        let json =
+            if said.starts_with('{') { said.as_str() } else { said.find("\n{").map_or("", |at| &said[at..]) };
+        serde_json::from_str(json).unwrap_or_else(|error| panic!("sconce {arguments:?}: {error} in {said}"))
+    }
+
+    /// All that such a command prints.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    pub fn sconce_says(&self, system: &str, name: &str, arguments: &[&str]) -> String {
         let list = serde_json::to_string(arguments).expect("text");
         self.apply("operator.yaml", &[("SYSTEM", system), ("NAME", name), ("ARGUMENTS", &list)]);
         let job = format!("job/{name}");
@@ -138,11 +157,7 @@ impl Cluster {
             let status = self.kubectl(&format!("get -n {system} {job} -o jsonpath={{.status}}"));
             status.contains("\"succeeded\"") || status.contains("\"failed\"")
         });
-        let said = self.kubectl(&format!("logs -n {system} {job} -c sconce"));
-        // Progress goes to the same log; the answer is the JSON at its end.
-        let json =
-            if said.starts_with('{') { said.as_str() } else { said.find("\n{").map_or("", |at| &said[at..]) };
-        serde_json::from_str(json).unwrap_or_else(|error| panic!("sconce {arguments:?}: {error} in {said}"))
+        self.kubectl(&format!("logs -n {system} {job} -c sconce"))
     }
 }
 

@@ -30,6 +30,14 @@ impl Scenario {
     pub fn figure(&mut self, name: &str, value: impl Into<Value>) {
         self.figures.insert(name.to_owned(), value.into());
     }
+
+    /// Notes one more value of a figure that was measured several times.
+    pub fn measured(&mut self, name: &str, value: impl Into<Value>) {
+        let all = self.figures.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+        if let Some(all) = all.as_array_mut() {
+            all.push(value.into());
+        }
+    }
 }
 
 impl Drop for Scenario {

@@ -1,113 +1,27 @@
 //! What a real API server makes of publishing: objects, labels, conflicts, drift, withdrawal. The
 //! control plane and its sidecars run beside the cluster, and stand for two pods in it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::Instant,
-};
+use std::{fs, time::Instant};
 
-use sconce_cluster_tests::{Cluster, Scenario, eventually};
+use sconce_cluster_tests::{
+    Cluster, Scenario,
+    beside::{Plane, Process, binary, models, said},
+    eventually,
+};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "publishing";
 const PODS: [&str; 2] = ["a", "b"];
 
-/// Ends with the test, passed or not.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// The control plane's commands that this scenario needs.
+trait Commands {
+    fn push(&self, version: &str, more: &[&str]);
+    fn split(&self, shares: &[&str]);
+    /// Events of this type so far.
+    fn events(&self, kind: &str) -> Vec<String>;
 }
 
-impl Process {
-    /// Ends in order, as a pod does.
-    fn stop(mut self) {
-        let pid = self.0.id().to_string();
-        assert!(Command::new("kill").arg(&pid).status().expect("kill is in PATH").success());
-        self.0.wait().expect("it ends");
-    }
-}
-
-/// A control plane that publishes, and what is needed to talk to it.
-struct Plane {
-    folder: PathBuf,
-    up: Process,
-    address: String,
-}
-
-fn binary(name: &str) -> Command {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-    let folder = std::env::var_os("SCONCE_BINARIES").map_or_else(|| built.join("release"), PathBuf::from);
-    let file = folder.join(name);
-    assert!(file.is_file(), "{} is not built: `make build`", file.display());
-    Command::new(file)
-}
-
-fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/digits/models")
-}
-
-fn said(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
-}
-
-impl Plane {
-    fn start(folder: &Path, form: &str) -> Self {
-        let ready = folder.join("ready.json");
-        let up = binary("sconce")
-            .args(["up", "--sidecars", "0", "--listen", "127.0.0.1:0", "--dir"])
-            .arg(folder)
-            .arg("--ready-file")
-            .arg(&ready)
-            .env("SCONCE_PUBLISH", form)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("it starts");
-        let up = Process(up);
-        eventually("the control plane is ready", || ready.exists());
-        let context: Value = serde_json::from_slice(&fs::read(&ready).expect("a context")).expect("JSON");
-        let address = context["control_plane"].as_str().expect("an address").to_owned();
-        Self { folder: folder.to_owned(), up, address }
-    }
-
-    fn sconce(&self, arguments: &[&str]) -> String {
-        let output =
-            binary("sconce").arg("--home").arg(&self.folder).args(arguments).output().expect("it runs");
-        assert!(output.status.success(), "sconce {arguments:?}: {}", said(&output));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    /// A sidecar that stands for a pod.
-    fn sidecar(&self, pod: &str) -> Process {
-        let path = format!("/ns/{NAMESPACE}/sa/server");
-        let made =
-            self.sconce(&["join-token", "create", "--path", &path, "--name", "localhost", "-o", "json"]);
-        let made: Value = serde_json::from_str(&made).expect("JSON");
-        let token = self.folder.join(format!("tokens/{pod}"));
-        fs::write(&token, made["token"].as_str().expect("a token")).expect("written");
-        let log = fs::File::create(self.folder.join(format!("logs/{pod}.log"))).expect("a log");
-        let sidecar = binary("sconce-sidecar")
-            .env("SCONCE_NAME", format!("{NAMESPACE}/{pod}"))
-            .env("SCONCE_NAMESPACE", NAMESPACE)
-            .env("SCONCE_LISTEN", "127.0.0.1:0")
-            .env("SCONCE_ADMIN_LISTEN", "127.0.0.1:0")
-            .env("SCONCE_CONTROL_PLANE", &self.address)
-            .env("SCONCE_TRUST_BUNDLE", self.folder.join("client/ca.pem"))
-            .env("SCONCE_JOIN_TOKEN_FILE", token)
-            .env("SCONCE_NAMES", "localhost")
-            .env("SCONCE_DATA_DIR", self.folder.join(pod))
-            .stdout(log)
-            .stderr(Stdio::inherit())
-            .spawn();
-        Process(sidecar.expect("it starts"))
-    }
-
+impl Commands for Plane {
     fn push(&self, version: &str, more: &[&str]) {
         let file = models().join(format!("v{version}/digits.pt"));
         let model = format!("{NAMESPACE}/digits");
@@ -120,7 +34,6 @@ impl Plane {
         self.sconce(&[&["split", "publishing/digits"], shares].concat());
     }
 
-    /// Events of this type so far.
     fn events(&self, kind: &str) -> Vec<String> {
         let all = self.sconce(&["events", "-o", "json"]);
         let all = all.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -184,8 +97,8 @@ fn splits_reach_the_cluster_and_leave_nothing_behind() {
     let mut scenario = Scenario::begin("publishing");
     prepare(&cluster);
     let folder = tempfile::tempdir().expect("a folder");
-    let plane = Plane::start(folder.path(), "istio");
-    let sidecars = PODS.map(|pod| plane.sidecar(pod));
+    let plane = Plane::start(folder.path(), &[("SCONCE_PUBLISH", "istio")]);
+    let sidecars = PODS.map(|pod| plane.sidecar(NAMESPACE, pod));
 
     // The first version: objects, then endpoints.
     plane.push("1", &["--activate"]);
@@ -217,7 +130,7 @@ fn splits_reach_the_cluster_and_leave_nothing_behind() {
     let Plane { up, .. } = plane;
     sidecars.into_iter().for_each(Process::stop);
     up.stop();
-    let plane = Plane::start(folder.path(), "gateway-api");
+    let plane = Plane::start(folder.path(), &[("SCONCE_PUBLISH", "gateway-api")]);
     let began = Instant::now();
     eventually("the VirtualService is gone", || get(&cluster, ROUTE).is_none());
     scenario.figure("seconds_to_other_form", began.elapsed().as_secs_f64());

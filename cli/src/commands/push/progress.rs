@@ -22,13 +22,15 @@ pub(super) struct Progress(Arc<Shown>);
 
 struct Shown {
     total: u64,
+    /// What is done to them: `sent`.
+    done: &'static str,
     sent: AtomicU64,
     bar: Option<ProgressBar>,
 }
 
 impl Progress {
-    /// An upload of this many bytes.
-    pub(super) fn new(total: u64) -> Self {
+    /// So many bytes, and what is done to them.
+    pub(super) fn new(done: &'static str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total);
             let form = "{bar:32} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
@@ -38,9 +40,9 @@ impl Progress {
             bar
         });
         if bar.is_none() {
-            eprintln!("sending {}", bytes(total));
+            eprintln!("{} to be {done}", bytes(total));
         }
-        Self(Arc::new(Shown { total, sent: AtomicU64::new(0), bar }))
+        Self(Arc::new(Shown { total, done, sent: AtomicU64::new(0), bar }))
     }
 
     /// This many more bytes are on their way.
@@ -50,7 +52,7 @@ impl Progress {
             Some(bar) => bar.inc(count),
             None => {
                 if let Some(tenths) = reached(before, before + count, self.0.total) {
-                    eprintln!("{} % sent", tenths * 100 / TENTHS);
+                    eprintln!("{} % {}", tenths * 100 / TENTHS, self.0.done);
                 }
             }
         }

@@ -56,6 +56,31 @@ async fn only_chunks_that_are_missing_are_sent_and_together_they_are_the_file() 
 }
 
 #[tokio::test]
+async fn an_address_is_left_to_the_control_plane_and_needs_a_digest() {
+    let standin = Standin::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let credentials = folder.path().join("credentials");
+    std::fs::write(&credentials, "AWS_ACCESS_KEY_ID=a\n").expect("written");
+    let address = |more: &[&str]| {
+        let line = ["sconce", "push", "s3://models/layers.pt", "--model", "layers", "--version", "7"];
+        match Args::try_parse_from(line.into_iter().chain(more.iter().copied())).expect("valid").command {
+            Command::Push(push) => push,
+            other => panic!("{other:?}"),
+        }
+    };
+    let failure = run(&standin, address(&[])).await.expect_err("no digest");
+    assert!(failure.exit == Exit::Usage && failure.to_string().contains("--digest"), "{failure}");
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let file = credentials.to_str().expect("text");
+    run(&standin, address(&["--digest", &digest, "--credentials", file])).await.expect("pulled");
+    let held = standin.held.lock().expect("held");
+    let asked = &held.pulled[0];
+    assert_eq!((asked.source.as_str(), &asked.digest), ("s3://models/layers.pt", &digest));
+    assert_eq!((asked.version.as_str(), asked.credentials["AWS_ACCESS_KEY_ID"].as_str()), ("7", "a"));
+    assert!(held.uploads.is_empty() && held.committed.is_empty());
+}
+
+#[tokio::test]
 async fn activating_waits_until_the_sidecar_is_ready() {
     let standin = Standin::start().await;
     run(&standin, push("layers_a.pt", &["--activate"])).await.expect("it is ready at the second look");

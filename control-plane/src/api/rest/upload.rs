@@ -1,6 +1,6 @@
 //! A push in one request: the archive is the body.
 
-use std::{io::Write as _, sync::Arc};
+use std::io::Write as _;
 
 use axum::{
     Json,
@@ -8,8 +8,7 @@ use axum::{
     extract::State,
 };
 use futures::StreamExt as _;
-use sconce_artifact::{Assembly, chunk_file};
-use sconce_catalog::{Labels, Manifest, ModelName, Selector, Signature, Split, Version};
+use sconce_catalog::{Labels, Manifest, ModelName, Selector, Signature};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -18,9 +17,9 @@ use super::{
     views::{Failed, VersionView},
 };
 use crate::{
-    access::{Caller, Role},
+    access::Role,
     api::{Api, ApiError},
-    store::Begin,
+    store::{Announced, Arrived},
 };
 
 #[derive(Deserialize, IntoParams)]
@@ -69,49 +68,26 @@ pub(super) async fn push(
     let metadata = wanted.metadata.as_deref().map(labels).transpose()?.unwrap_or_default();
     let selector = wanted.selector.as_deref().map(labels).transpose()?.map(Selector::new);
     let version = if version == "auto" { None } else { Some(version.parse()?) };
-    let file = Arc::new(receive(&api, body.into_data_stream()).await?);
-    let manifest = chunked(&file).await?;
-    let begin = Begin {
+    let file = receive(&api, body.into_data_stream()).await?;
+    let what = Announced {
         model,
         version,
-        manifest: manifest.clone(),
         metadata: metadata.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         selector,
         overrides: Signature::default(),
+        source: None,
     };
-    let begun = api.store.begin_push(begin.clone()).await?;
-    if begun.already_committed {
-        return again(&api, &caller, &begin.model, &begun.version, wanted.activate).await.map(Json);
-    }
-    let bytes_stored = store(&api, &begin, &file, manifest, &begun.missing).await?;
-    let committed = api.store.commit_push(&caller.name, &begun.push, wanted.activate).await?;
-    Ok(Json(Pushed {
-        version: VersionView::new(committed.version.as_str(), &committed.record),
-        serial: committed.serial.0,
-        bytes_stored: Some(bytes_stored),
-    }))
+    Ok(Json(api.store.take_in(&caller.name, file, what, wanted.activate).await?.into()))
 }
 
-/// The answer to a push of what is there already: whoever lost the first answer gets it now.
-async fn again(
-    api: &Api,
-    caller: &Caller,
-    model: &ModelName,
-    version: &Version,
-    activate: bool,
-) -> Result<Pushed, ApiError> {
-    if activate {
-        api.store.set_split(&caller.name, model, Split::whole(version.clone())).await?;
+impl From<Arrived> for Pushed {
+    fn from(arrived: Arrived) -> Self {
+        Self {
+            version: VersionView::new(arrived.version.as_str(), &arrived.record),
+            serial: arrived.serial.0,
+            bytes_stored: Some(arrived.bytes_stored),
+        }
     }
-    let catalog = api.store.catalog().borrow().clone();
-    let record = catalog.models.get(model).and_then(|model| model.versions.get(version));
-    let record = record
-        .ok_or_else(|| ApiError::NotFound(format!("version {version} of `{model}` was deleted meanwhile")))?;
-    Ok(Pushed {
-        version: VersionView::new(version.as_str(), record),
-        serial: catalog.serial.0,
-        bytes_stored: Some(0),
-    })
 }
 
 /// The body as a file, which is gone when it is closed.
@@ -133,31 +109,6 @@ async fn receive(api: &Api, mut body: BodyDataStream) -> Result<std::fs::File, A
             .map_err(|error| ApiError::internal(&"the archive cannot be kept", &error))?;
     }
     Ok(file)
-}
-
-async fn chunked(file: &Arc<std::fs::File>) -> Result<Manifest, ApiError> {
-    let file = Arc::clone(file);
-    blocking(move || chunk_file(&file)).await?.map_err(|error| ApiError::Invalid(error.to_string()))
-}
-
-async fn store(
-    api: &Api,
-    begin: &Begin,
-    file: &Arc<std::fs::File>,
-    manifest: Manifest,
-    missing: &[sconce_catalog::Digest],
-) -> Result<u64, ApiError> {
-    let assembly = Arc::new(Assembly::new(manifest));
-    let mut stored = 0;
-    for digest in missing {
-        let Some(number) = assembly.chunk_with(digest) else { continue };
-        let (assembly, file) = (Arc::clone(&assembly), Arc::clone(file));
-        let bytes = blocking(move || assembly.read_chunk(&file, number)).await?;
-        let bytes = bytes.map_err(|error| ApiError::internal(&"the archive", &error))?;
-        stored += bytes.len() as u64;
-        api.store.put_chunk(begin, *digest, bytes.into()).await?;
-    }
-    Ok(stored)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {

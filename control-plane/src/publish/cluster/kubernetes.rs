@@ -21,21 +21,20 @@ use serde_json::{Value, json};
 use super::{Cluster, ClusterError, Force, Kind, ObjectId, added_to};
 use crate::{
     fleet::PodName,
-    publish::lease::{Leases, Record},
+    publish::lease::{Duty, Leases, Record},
 };
-
-/// What the lease is called, in the control plane's own namespace.
-const LEASE: &str = "sconce-publisher";
 
 /// A cluster's API server.
 #[derive(Clone)]
-pub(in crate::publish) struct Kubernetes {
+pub(crate) struct Kubernetes {
     client: Client,
+    /// What its lease is of.
+    duty: Duty,
 }
 
 impl Kubernetes {
-    pub(in crate::publish) fn new(client: Client) -> Self {
-        Self { client }
+    pub(crate) fn new(client: Client, duty: Duty) -> Self {
+        Self { client, duty }
     }
 
     fn objects(&self, id: &ObjectId) -> Api<DynamicObject> {
@@ -116,7 +115,7 @@ fn value(object: &DynamicObject) -> Result<Value, ClusterError> {
 }
 
 /// Whether it is worth trying again, and whose fault it is.
-fn failure(error: kube::Error) -> ClusterError {
+pub(crate) fn failure(error: kube::Error) -> ClusterError {
     match error {
         kube::Error::Api(status) => match status.code {
             409 => ClusterError::Conflict(status.message),
@@ -149,8 +148,12 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Leases for Kubernetes {
+    fn duty(&self) -> Duty {
+        self.duty
+    }
+
     async fn read(&self) -> Result<Option<Record>, ClusterError> {
-        Ok(self.leases().get_opt(LEASE).await.map_err(failure)?.map(record))
+        Ok(self.leases().get_opt(self.duty.lease).await.map_err(failure)?.map(record))
     }
 
     async fn write(&self, next: &Record) -> Result<Record, ClusterError> {
@@ -158,7 +161,7 @@ impl Leases for Kubernetes {
         let seconds = i32::try_from(next.duration.as_secs()).unwrap_or(i32::MAX);
         let lease = Lease {
             metadata: ObjectMeta {
-                name: Some(LEASE.into()),
+                name: Some(self.duty.lease.into()),
                 resource_version: Some(next.revision.clone()).filter(|revision| !revision.is_empty()),
                 ..ObjectMeta::default()
             },
@@ -175,7 +178,7 @@ impl Leases for Kubernetes {
         let written = if next.revision.is_empty() {
             self.leases().create(&params, &lease).await
         } else {
-            self.leases().replace(LEASE, &params, &lease).await
+            self.leases().replace(self.duty.lease, &params, &lease).await
         };
         written.map(record).map_err(failure)
     }

@@ -1,4 +1,4 @@
-//! Events on the objects that people look at, for what a pod cannot tell them itself.
+//! Events on the objects that people look at, for what these cannot tell them themselves.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -9,16 +9,16 @@ use tokio::sync::mpsc;
 
 /// Something to say about an object.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Note {
-    pub(super) about: ObjectReference,
-    pub(super) reason: &'static str,
-    pub(super) text: String,
-    pub(super) warning: bool,
+pub(crate) struct Note {
+    pub(crate) about: ObjectReference,
+    pub(crate) reason: String,
+    pub(crate) text: String,
+    pub(crate) warning: bool,
 }
 
 /// Takes notes without making anybody wait.
 #[derive(Clone)]
-pub(super) struct Notes(mpsc::Sender<Note>);
+pub(crate) struct Notes(mpsc::Sender<Note>);
 
 /// More than this many at once say the same thing.
 const WAITING: usize = 64;
@@ -26,15 +26,18 @@ const WAITING: usize = 64;
 const LONGEST: usize = 1024;
 
 impl Notes {
-    /// Where to leave notes, and the task that posts them.
-    pub(super) fn new(client: Client) -> (Self, impl Future<Output = ()> + Send) {
+    /// Where to leave notes, and the task that posts them as this controller.
+    pub(crate) fn new(
+        client: Client,
+        controller: &'static str,
+        action: &'static str,
+    ) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, mut receiver) = mpsc::channel(WAITING);
-        let recorder =
-            Recorder::new(client, Reporter { controller: "sconce-webhook".into(), instance: None });
+        let recorder = Recorder::new(client, Reporter { controller: controller.into(), instance: None });
         let post = async move {
             while let Some(note) = receiver.recv().await {
                 let Note { about, .. } = &note;
-                if let Err(error) = recorder.publish(&event(&note), about).await {
+                if let Err(error) = recorder.publish(&event(&note, action), about).await {
                     tracing::warn!(%error, kind = about.kind, name = about.name, "an event was not posted");
                 }
             }
@@ -44,23 +47,23 @@ impl Notes {
     }
 
     /// Leaves a note; where too many wait, it goes to the log alone.
-    pub(super) fn leave(&self, note: Note) {
+    pub(crate) fn leave(&self, note: Note) {
         if let Err(error) = self.0.try_send(note) {
             tracing::warn!(%error, "an event was dropped");
         }
     }
 }
 
-fn event(note: &Note) -> Event {
+fn event(note: &Note, action: &str) -> Event {
     let mut text = note.text.clone();
     while text.len() > LONGEST {
         text.pop();
     }
     Event {
         type_: if note.warning { EventType::Warning } else { EventType::Normal },
-        reason: note.reason.into(),
+        reason: note.reason.clone(),
         note: Some(text),
-        action: "Inject".into(),
+        action: action.into(),
         secondary: None,
     }
 }

@@ -1,0 +1,52 @@
+//! What came of the requests.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// Answers by version, failures, and how long each request took.
+#[derive(Default)]
+pub(crate) struct Tally {
+    versions: BTreeMap<String, u64>,
+    /// When each version answered last, in milliseconds since 1970.
+    last: BTreeMap<String, u64>,
+    failed: u64,
+    errors: Vec<String>,
+    took: Vec<Duration>,
+}
+
+/// As many different errors as somebody reads.
+const ERRORS: usize = 5;
+
+impl Tally {
+    pub(crate) fn note(&mut self, outcome: Result<String, String>, took: Duration) {
+        self.took.push(took);
+        match outcome {
+            Ok(version) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.last.insert(version.clone(), u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+                *self.versions.entry(version).or_default() += 1;
+            }
+            Err(error) => {
+                self.failed += 1;
+                if self.errors.len() < ERRORS && !self.errors.contains(&error) {
+                    self.errors.push(error);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn report(&mut self, whole: Duration) -> serde_json::Value {
+        self.took.sort_unstable();
+        let at = |share: f64| {
+            let index = (self.took.len() as f64 * share) as usize;
+            self.took.get(index.min(self.took.len().saturating_sub(1))).map(|took| took.as_secs_f64() * 1e3)
+        };
+        serde_json::json!({
+            "requests": self.took.len(), "failed": self.failed, "versions": self.versions,
+            "last_ms": self.last,
+            "errors": self.errors, "p50_ms": at(0.5), "p99_ms": at(0.99), "seconds": whole.as_secs_f64(),
+        })
+    }
+}

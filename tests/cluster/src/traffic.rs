@@ -1,0 +1,115 @@
+//! Callers in pods of the cluster, and what they saw.
+
+use std::thread::{self, JoinHandle};
+
+use serde_json::Value;
+
+use crate::{Cluster, Scenario, binomial};
+
+/// How improbable a share must be that is taken for a wrong one.
+const ALPHA: f64 = 1e-6;
+
+/// A container to call from.
+#[derive(Clone, Copy)]
+pub struct Caller<'c> {
+    cluster: &'c Cluster,
+    namespace: &'static str,
+    pod: &'c str,
+}
+
+/// What a caller saw.
+#[derive(Clone, Debug)]
+pub struct Seen(Value);
+
+/// Somebody who calls until told to stop.
+pub struct Background {
+    stop: String,
+    calling: JoinHandle<Seen>,
+}
+
+impl<'c> Caller<'c> {
+    /// The container `app` of this pod.
+    pub fn new(cluster: &'c Cluster, namespace: &'static str, pod: &'c str) -> Self {
+        Self { cluster, namespace, pod }
+    }
+
+    /// Calls with these words, such as `http digits.models 1000 --callers 4`.
+    ///
+    /// # Panics
+    /// Where no caller runs there.
+    pub fn call(&self, words: &str) -> Seen {
+        let said = self.cluster.shell(self.namespace, self.pod, &format!("caller {words}"));
+        Seen(serde_json::from_str(&said.expect("the caller runs")).expect("its report"))
+    }
+
+    /// Calls in the background, until stopped; `name` tells it from others in the same pod.
+    ///
+    /// # Panics
+    /// Where the pod cannot be reached.
+    pub fn keep_calling(&self, protocol: &str, authority: &str, name: &str, more: &str) -> Background {
+        let stop = format!("/tmp/enough-{name}");
+        self.cluster.shell(self.namespace, self.pod, &format!("rm -f {stop}")).expect("it runs");
+        let words = format!("{protocol} {authority} {stop} {more}");
+        let (namespace, pod) = (self.namespace, self.pod.to_owned());
+        let calling = thread::spawn(move || {
+            let cluster = Cluster::from_env().expect("there is one");
+            Caller::new(&cluster, namespace, &pod).call(&words)
+        });
+        Background { stop, calling }
+    }
+
+    /// Ends a caller in the background: what it saw.
+    ///
+    /// # Panics
+    /// Where it ended by itself.
+    pub fn stop(&self, background: Background) -> Seen {
+        self.cluster.shell(self.namespace, self.pod, &format!("touch {}", background.stop)).expect("it runs");
+        background.calling.join().expect("the caller ran to its end")
+    }
+}
+
+impl Seen {
+    /// Requests that were asked.
+    pub fn requests(&self) -> u64 {
+        self.0["requests"].as_u64().unwrap_or_default()
+    }
+
+    /// Of those, the ones that failed.
+    pub fn failed(&self) -> u64 {
+        self.0["failed"].as_u64().unwrap_or(u64::MAX)
+    }
+
+    /// Of those, the ones that this version answered.
+    pub fn answers(&self, version: &str) -> u64 {
+        self.0["versions"][version].as_u64().unwrap_or_default()
+    }
+
+    /// When the last answer of this version came, in milliseconds since 1970.
+    pub fn last(&self, version: &str) -> u64 {
+        self.0["last_ms"][version].as_u64().unwrap_or_default()
+    }
+
+    /// A figure of the report, such as `p99_ms`.
+    pub fn figure(&self, name: &str) -> Value {
+        self.0[name].clone()
+    }
+
+    /// Counts what was seen, none of which may have failed.
+    ///
+    /// # Panics
+    /// Where one has.
+    pub fn none_failed(self, scenario: &mut Scenario, when: &str) -> Self {
+        scenario.count(self.requests(), self.failed());
+        assert!(self.requests() > 0 && self.failed() == 0, "{when}: {}", self.0);
+        self
+    }
+
+    /// Whether version 2 answered as much as it should, but for chance.
+    ///
+    /// # Panics
+    /// Where it did not.
+    pub fn has_share(&self, percent: u32) {
+        let expected = binomial::interval(self.requests(), f64::from(percent) / 100.0, ALPHA);
+        assert!(expected.contains(&self.answers("2")), "{percent} %: {}, expected {expected:?}", self.0);
+    }
+}
