@@ -93,6 +93,7 @@ fn what_is_installed_is_the_charts_and_leaves_without_a_trace() {
     install(&cluster, SYSTEM, &["--force-conflicts"]);
 
     rights(&cluster);
+    declare(&cluster);
 
     let dry = sconce(&["uninstall", "--dry-run"]);
     assert!(said(&dry).contains("would be deleted    Deployment sconce-system/sconce"), "{}", said(&dry));
@@ -111,6 +112,7 @@ fn what_is_installed_is_the_charts_and_leaves_without_a_trace() {
         "{}",
         said(&nothing)
     );
+    assert!(!cluster.kubectl("get crd -o name").contains("sconce.dev"), "--purge takes definitions away");
     let kinds = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,namespaces";
     assert_eq!(cluster.kubectl(&format!("get {kinds} -o name -l app.kubernetes.io/name=sconce")), "");
 
@@ -142,6 +144,23 @@ fn what_is_installed_is_the_charts_and_leaves_without_a_trace() {
     assert!(published.status.success(), "{}", said(&published));
     helm(&["uninstall", "prod", "--namespace", "serving", "--wait"]);
     cluster.kubectl("delete namespace serving --wait=false");
+}
+
+/// A version that cannot be pulled, held by the control plane's finalizer: with nobody left to take
+/// that off, its definition could never be deleted.
+fn declare(cluster: &Cluster) {
+    let address = "https://nowhere.invalid/digits.pt";
+    let source = serde_json::json!({ "address": address, "digest": format!("sha256:{}", "0".repeat(64)) });
+    let version = serde_json::json!({
+        "apiVersion": "sconce.dev/v1alpha1", "kind": "ModelVersion", "metadata": { "name": "digits-1", "namespace": "default" },
+        "spec": { "model": "digits", "version": "1", "source": source },
+    });
+    cluster.apply_text(&version.to_string());
+    eventually("the control plane holds it", || {
+        let path = "jsonpath={.metadata.finalizers}";
+        let held = cluster.try_kubectl(&["get", "modelversion", "digits-1", "-n", "default", "-o", path]);
+        String::from_utf8_lossy(&held.stdout).contains("sconce.dev/")
+    });
 }
 
 /// Whoever may do little is told so before anything happens, and the doctor tells such people what
