@@ -9,6 +9,8 @@
 #               must then be what the binaries were linked with
 # SCONCE_IMAGE  what the images are called, before -sidecar and the rest [default: localhost/sconce]
 # SCONCE_TAG    their tag [default: dev]
+# SCONCE_SBOM   off leaves out the bills of materials, which are in /usr/share/sbom of each image and
+#               beside the archives otherwise
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 out="${1:?name the folder for the archives}"
@@ -50,8 +52,11 @@ fi
 
 context="$scratch/context/$arch"
 mkdir -p "$context/bin" "$context/lib"
+[ "${SCONCE_SBOM:-on}" = off ] || "$here/../scripts/sbom.sh" "$out"
 for program in sconce sconce-control-plane sconce-sidecar; do
     install -s "$bin/$program" "$context/bin/"
+    mkdir -p "$context/sbom/$program"
+    [ "${SCONCE_SBOM:-on}" = off ] || cp "$out/$program.cdx.json" "$context/sbom/$program/"
 done
 # The folder's name is a hint for compilers; the libraries alone are needed to run.
 cp --recursive "$libtorch"/lib/*.so* "$context/lib/"

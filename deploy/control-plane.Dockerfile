@@ -8,6 +8,7 @@ COPY --from=base /usr/lib/*-linux-gnu/ld-linux-*.so.* /lib64/
 COPY --from=base /usr/lib/*-linux-gnu/ld-linux-*.so.* /lib/
 COPY --from=base /usr/lib/*-linux-gnu/libc.so.6 /usr/lib/*-linux-gnu/libm.so.6 /usr/lib/*-linux-gnu/libgcc_s.so.1 /lib/
 COPY ${TARGETARCH}/bin/sconce-control-plane /usr/local/bin/
+COPY ${TARGETARCH}/sbom/sconce-control-plane/ /usr/share/sbom/
 USER 65532:65532
 ENV SCONCE_DATA_DIR=/data SCONCE_ADMIN_LISTEN=0.0.0.0:9440 SCONCE_LOG_FORMAT=json
 VOLUME /data

@@ -15,6 +15,7 @@ COPY --from=base /usr/lib/*-linux-gnu/libc.so.6 /usr/lib/*-linux-gnu/libm.so.6 /
     /usr/lib/*-linux-gnu/libstdc++.so.6 /lib/
 COPY ${TARGETARCH}/lib/ /usr/local/lib/
 COPY ${TARGETARCH}/bin/sconce-sidecar /usr/local/bin/
+COPY ${TARGETARCH}/sbom/sconce-sidecar/ /usr/share/sbom/
 # A name is not needed, a number is what `runAsNonRoot` can check.
 USER 65532:65532
 ENV SCONCE_DATA_DIR=/data SCONCE_ADMIN_LISTEN=0.0.0.0:9443 SCONCE_LOG_FORMAT=json

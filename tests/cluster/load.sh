@@ -7,7 +7,7 @@ source "$(dirname "$0")/parts.sh"
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
 root="$CLUSTER/../.."
-"$root/deploy/build.sh" "$folder"
+SCONCE_SBOM=off "$root/deploy/build.sh" "$folder"
 
 # The caller, with the C library it was linked to and the tools it stands beside.
 context="$folder/context"
