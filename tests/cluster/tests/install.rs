@@ -143,6 +143,10 @@ fn what_is_installed_is_the_charts_and_leaves_without_a_trace() {
     let published = sconce(&["uninstall", "--namespace", "serving", "--published-only"]);
     assert!(published.status.success(), "{}", said(&published));
     helm(&["uninstall", "prod", "--namespace", "serving", "--wait"]);
+    // Helm leaves the definitions of kinds, which are then nobody's.
+    let rest = sconce(&["uninstall", "--namespace", "serving", "--purge"]);
+    assert!(rest.status.success(), "{}", said(&rest));
+    assert!(!cluster.kubectl("get crd -o name").contains("sconce.dev"), "{}", said(&rest));
     cluster.kubectl("delete namespace serving --wait=false");
 }
 

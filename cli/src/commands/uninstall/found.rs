@@ -20,6 +20,8 @@ use crate::{
 
 /// Helm writes it onto what it has installed.
 const RELEASE: &str = "meta.helm.sh/release-name";
+/// What outlives its release, such as data, says so.
+const POLICY: &str = "helm.sh/resource-policy";
 
 /// Everything that there is.
 #[derive(Default)]
@@ -103,7 +105,8 @@ impl Found {
     /// What must be settled first.
     pub(super) fn refuse(&self, args: &Uninstall) -> Result<(), Failure> {
         let released = self.installed.iter().find_map(|object| {
-            let release = object["metadata"]["annotations"][RELEASE].as_str()?;
+            let annotations = &object["metadata"]["annotations"];
+            let release = annotations[RELEASE].as_str().filter(|_| annotations[POLICY] != "keep")?;
             Some((named(object), release.to_owned()))
         });
         if let Some((object, release)) = released.filter(|_| !args.published_only) {
@@ -303,5 +306,10 @@ mod tests {
         let failure = found.refuse(&typed("sconce uninstall --namespace s")).expect_err("helm's");
         assert!(failure.to_string().contains("helm uninstall prod --namespace s"), "{failure}");
         assert!(found.refuse(&typed("sconce uninstall --namespace s --published-only")).is_ok());
+        // What a release has left behind, when it went, is nobody's any more.
+        let annotations = json!({ "meta.helm.sh/release-name": "prod", "helm.sh/resource-policy": "keep" });
+        let left = json!({ "kind": "CustomResourceDefinition", "metadata": { "name": "a", "annotations": annotations } });
+        let found = Found { installed: vec![left], ..Found::default() };
+        assert!(found.refuse(&typed("sconce uninstall --namespace s")).is_ok());
     }
 }
