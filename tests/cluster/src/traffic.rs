@@ -1,10 +1,8 @@
 //! Callers in pods of the cluster, and what they saw.
 
-use std::thread::{self, JoinHandle};
-
 use serde_json::Value;
 
-use crate::{Cluster, Scenario, binomial};
+use crate::{Cluster, Scenario, binomial, eventually};
 
 /// How improbable a share must be that is taken for a wrong one.
 const ALPHA: f64 = 1e-6;
@@ -21,10 +19,10 @@ pub struct Caller<'c> {
 #[derive(Clone, Debug)]
 pub struct Seen(Value);
 
-/// Somebody who calls until told to stop.
+/// Somebody who calls until told to stop: the file that tells, what was printed, and the file that
+/// says that it was.
 pub struct Background {
-    stop: String,
-    calling: JoinHandle<Seen>,
+    files: [String; 3],
 }
 
 impl<'c> Caller<'c> {
@@ -42,29 +40,31 @@ impl<'c> Caller<'c> {
         Seen(serde_json::from_str(&said.expect("the caller runs")).expect("its report"))
     }
 
-    /// Calls in the background, until stopped; `name` tells it from others in the same pod.
+    /// Calls in the background, until stopped; `name` tells it from others in the same pod. The
+    /// caller is the pod's own process: it goes on while the API server is away.
     ///
     /// # Panics
     /// Where the pod cannot be reached.
     pub fn keep_calling(&self, protocol: &str, authority: &str, name: &str, more: &str) -> Background {
-        let stop = format!("/tmp/enough-{name}");
-        self.cluster.shell(self.namespace, self.pod, &format!("rm -f {stop}")).expect("it runs");
-        let words = format!("{protocol} {authority} {stop} {more}");
-        let (namespace, pod) = (self.namespace, self.pod.to_owned());
-        let calling = thread::spawn(move || {
-            let cluster = Cluster::from_env().expect("there is one");
-            Caller::new(&cluster, namespace, &pod).call(&words)
-        });
-        Background { stop, calling }
+        let files = ["enough", "seen", "done"].map(|what| format!("/tmp/{what}-{name}"));
+        let [enough, seen, done] = &files;
+        let call = format!("caller {protocol} {authority} {enough} {more} > {seen} 2>&1; touch {done}");
+        let line = format!("rm -f {enough} {seen} {done}; ( {call} ) > /dev/null 2>&1 < /dev/null &");
+        self.cluster.shell(self.namespace, self.pod, &line).expect("it runs");
+        Background { files }
     }
 
     /// Ends a caller in the background: what it saw.
     ///
     /// # Panics
-    /// Where it ended by itself.
+    /// Where it did not end as it should.
     pub fn stop(&self, background: Background) -> Seen {
-        self.cluster.shell(self.namespace, self.pod, &format!("touch {}", background.stop)).expect("it runs");
-        background.calling.join().expect("the caller ran to its end")
+        let [enough, seen, done] = &background.files;
+        let shell = |line: &str| self.cluster.shell(self.namespace, self.pod, line);
+        shell(&format!("touch {enough}")).expect("it runs");
+        eventually("the caller has ended", || shell(&format!("cat {done}")).is_ok());
+        let said = shell(&format!("cat {seen}")).expect("what it printed");
+        Seen(serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}")))
     }
 }
 
