@@ -150,7 +150,7 @@ pub(super) fn of_version(
         .iter()
         .filter_map(|(pod, standing)| match standing {
             Some(Standing::Rejected(reason)) => Some(format!("{pod}: {reason}")),
-            Some(Standing::Ready | Standing::Loading) | None => None,
+            Some(Standing::Ready | Standing::Loading(_)) | None => None,
         })
         .collect();
     if !rejected.is_empty() {
@@ -161,7 +161,11 @@ pub(super) fn of_version(
         status.say("Ready", false, "NoPods", "no pod that serves this model is connected");
     } else if ready < pods.len() {
         let waits = pods.iter().filter(|(_, standing)| **standing != Some(Standing::Ready));
-        let waits: Vec<String> = waits.map(|(pod, _)| pod.clone()).collect();
+        let one = |(pod, standing): (&String, &Option<Standing>)| match standing {
+            Some(Standing::Loading(Some(reason))) => format!("{pod} ({reason})"),
+            _ => pod.clone(),
+        };
+        let waits: Vec<String> = waits.map(one).collect();
         status.say("Ready", false, LOADING, format!("not loaded yet by {}", bounded(&waits, ", ")));
     } else {
         status.say("Ready", true, "Ready", format!("ready on {ready} of {ready} pods"));
@@ -234,7 +238,7 @@ mod tests {
     #[test]
     fn a_condition_keeps_its_time_until_it_stands_otherwise_and_is_news_when_its_reason_changes() {
         let before = told(&[("a", None)]).since(&Status::default(), "1");
-        let same = told(&[("a", Some(Standing::Loading))]).since(&before, "2");
+        let same = told(&[("a", Some(Standing::Loading(None)))]).since(&before, "2");
         assert_eq!(same, before);
         let after = told(&[("a", Some(Standing::Ready))]).since(&before, "3");
         let times: Vec<&str> =

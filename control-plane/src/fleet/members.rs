@@ -29,7 +29,8 @@ pub(crate) struct Member {
 /// Where a version stands on a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    Loading,
+    /// And what keeps it, where something does that may pass, such as a full disk.
+    Loading(Option<String>),
     Ready,
     /// And why.
     Rejected(String),
@@ -50,7 +51,9 @@ pub(crate) fn members(sidecars: &Sidecars) -> Members {
             let standing = match version.state() {
                 VersionState::Ready => Standing::Ready,
                 VersionState::Rejected => Standing::Rejected(version.reason.clone()),
-                VersionState::Loading | VersionState::Unspecified => Standing::Loading,
+                VersionState::Loading | VersionState::Unspecified => {
+                    Standing::Loading(Some(version.reason.clone()).filter(|reason| !reason.is_empty()))
+                }
             };
             if let (Ok(model), Ok(version)) = (version.model.parse(), version.version.parse()) {
                 member.versions.entry(model).or_default().insert(version, standing);
@@ -100,11 +103,16 @@ mod tests {
             version("1", VersionState::Ready, ""),
             version("2", VersionState::Rejected, "bad"),
             version("3", VersionState::Loading, ""),
+            version("4", VersionState::Loading, "no room"),
         ];
         let members = members(&[("ml/a".to_owned(), seen("ml", versions))].into());
         let member = members.values().next().expect("one");
         let standings: Vec<&Standing> =
             member.versions[&"ml/fraud".parse().expect("valid")].values().collect();
-        assert_eq!(standings, [&Standing::Ready, &Standing::Rejected("bad".into()), &Standing::Loading]);
+        let loading = [Standing::Loading(None), Standing::Loading(Some("no room".into()))];
+        assert_eq!(
+            standings,
+            [&Standing::Ready, &Standing::Rejected("bad".into()), &loading[0], &loading[1]]
+        );
     }
 }

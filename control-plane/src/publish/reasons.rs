@@ -20,7 +20,8 @@ impl Lacking {
         let missing = split.shares().iter().filter_map(|(version, _)| {
             Some(match pod.versions.get(version) {
                 Some(Standing::Ready) => return None,
-                Some(Standing::Loading) => format!("{version} is loading"),
+                Some(Standing::Loading(None)) => format!("{version} is loading"),
+                Some(Standing::Loading(Some(reason))) => format!("{version} is not loaded: {reason}"),
                 Some(Standing::Rejected(reason)) => format!("{version} was rejected: {reason}"),
                 None => format!("{version} has not been heard of"),
             })

@@ -24,7 +24,7 @@ fn pod(text: &str) -> (String, Pod) {
     let versions = rest.trim_start_matches(':').split(',').filter(|text| !text.is_empty());
     let versions = versions.map(|text| {
         let standing = match text.chars().last() {
-            Some('?') => Standing::Loading,
+            Some('?') => Standing::Loading(None),
             Some('!') => Standing::Rejected("it is bad".into()),
             _ => Standing::Ready,
         };
