@@ -112,7 +112,7 @@ fn what_is_installed_is_the_charts_and_leaves_without_a_trace() {
         "{}",
         said(&nothing)
     );
-    assert!(!cluster.kubectl("get crd -o name").contains("sconce.dev"), "--purge takes definitions away");
+    no_definitions(&cluster);
     let kinds = "clusterroles,clusterrolebindings,mutatingwebhookconfigurations,namespaces";
     assert_eq!(cluster.kubectl(&format!("get {kinds} -o name -l app.kubernetes.io/name=sconce")), "");
 
@@ -146,8 +146,15 @@ fn what_is_installed_is_the_charts_and_leaves_without_a_trace() {
     // Helm leaves the definitions of kinds, which are then nobody's.
     let rest = sconce(&["uninstall", "--namespace", "serving", "--purge"]);
     assert!(rest.status.success(), "{}", said(&rest));
-    assert!(!cluster.kubectl("get crd -o name").contains("sconce.dev"), "{}", said(&rest));
+    no_definitions(&cluster);
     cluster.kubectl("delete namespace serving --wait=false");
+}
+
+/// An API server deletes a definition once it has looked for objects of it.
+fn no_definitions(cluster: &Cluster) {
+    eventually("the definitions of kinds are gone", || {
+        !cluster.kubectl("get crd -o name").contains("sconce.dev")
+    });
 }
 
 /// A version that cannot be pulled, held by the control plane's finalizer: with nobody left to take
