@@ -6,11 +6,13 @@ use clap::{Args as Options, Parser, Subcommand, ValueEnum};
 use sconce_catalog::{ModelName, Version};
 use sconce_istio::render::Snippet;
 
+mod bench;
 mod operate;
 mod push;
 mod values;
 mod workloads;
 
+pub(crate) use bench::{Arrivals, Bench, Protocol, Shape};
 pub(crate) use operate::{Doctor, Install, Uninstall};
 pub(crate) use push::Push;
 pub(crate) use values::{Archive, InputFile, Pinned, SplitShare, VersionChoice};
@@ -114,6 +116,8 @@ pub(crate) enum Command {
     Audit(Audit),
     /// Ask a sidecar for a prediction
     Infer(Infer),
+    /// Measure how fast a server answers: any that speaks the Open Inference Protocol
+    Bench(Box<Bench>),
     /// Give the pods in Kubernetes files the sidecar, as the webhook would
     Inject(Inject),
     /// Take the sidecar out of the pods in Kubernetes files

@@ -13,6 +13,7 @@ use crate::{
     output::{self, Output},
 };
 
+mod bench;
 mod describe;
 mod doctor;
 mod fleet;
@@ -20,8 +21,10 @@ mod history;
 mod infer;
 mod inject;
 mod install;
+mod locate;
 mod models;
 mod push;
+mod question;
 mod render;
 mod split;
 mod tokens;
@@ -43,6 +46,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         }
         Command::Inject(inject) => inject::inject(&inject),
         Command::Uninject(uninject) => inject::uninject(&uninject),
+        // Ctrl-C ends the load, and what was measured is still shown.
+        Command::Bench(bench) => bench::run(*bench, &args.global, &surroundings).await,
         Command::Up(up) => up::run(up, &args.global, &surroundings).await,
         command => {
             let interrupted = match &command {
@@ -93,7 +98,11 @@ async fn dispatch(command: Command, global: &Global, surroundings: &Surroundings
         Command::JoinToken(JoinToken::Create(create)) => {
             tokens::create_join(&create, control().await?, out).await
         }
-        Command::Up(_) | Command::Completions { .. } | Command::Inject(_) | Command::Uninject(_) => {
+        Command::Up(_)
+        | Command::Bench(_)
+        | Command::Completions { .. }
+        | Command::Inject(_)
+        | Command::Uninject(_) => {
             unreachable!("`run` handles them")
         }
         Command::Install(_) | Command::Uninstall(_) | Command::Doctor(_) => unreachable!("handled above"),

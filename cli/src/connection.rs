@@ -1,7 +1,8 @@
 //! TLS to the control plane and to sidecars, by SPIFFE id.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use rustls::ClientConfig;
 use sconce_identity::{
     ConnectError, Connector, Identity, InvalidMaterial, Material, PeerPolicy, identity,
     trust_only_client_config,
@@ -42,8 +43,16 @@ const SDS_PATIENCE: Duration = Duration::from_secs(15);
 /// A connector with the credentials of `access`, for HTTP/2 to the control plane and
 /// HTTP/1.1 to a sidecar.
 pub(crate) async fn connector(access: &Access, callee: Callee) -> Result<Connector, Failure> {
-    let policy = callee.policy(access);
-    let tls = match &access.identity {
+    let tls = tls(&access.identity, callee.policy(access)).await?;
+    Ok(match callee {
+        Callee::ControlPlane => Connector::new(tls),
+        Callee::Sidecar => Connector::http1(tls),
+    })
+}
+
+/// TLS as whoever these credentials are of, to peers that this policy accepts.
+pub(crate) async fn tls(credentials: &Credentials, policy: PeerPolicy) -> Result<Arc<ClientConfig>, Failure> {
+    Ok(match credentials {
         Credentials::Sds(socket) => discovered(socket).await?.client_config(policy),
         Credentials::Files { ca, certificate: None } => trust_only_client_config(&read(ca)?, policy)
             .map_err(|error| Failure::failed(format!("{}: {}", ca.display(), chain(&error))))?,
@@ -54,10 +63,6 @@ pub(crate) async fn connector(access: &Access, callee: Callee) -> Result<Connect
             publisher.publish(material);
             identity.client_config(policy)
         }
-    };
-    Ok(match callee {
-        Callee::ControlPlane => Connector::new(tls),
-        Callee::Sidecar => Connector::http1(tls),
     })
 }
 

@@ -61,6 +61,17 @@ pub(crate) enum Credentials {
 /// The id that the control plane's own CA gives it.
 pub(crate) const CONTROL_PLANE_ID: &str = "/sconce/control-plane";
 
+impl Credentials {
+    /// What the options alone say, for a server that belongs to no control plane.
+    pub(crate) fn given(global: &Global) -> Option<Self> {
+        let files = || {
+            let certificate = global.cert.clone().zip(global.key.clone());
+            global.ca.clone().map(|ca| Self::Files { ca, certificate })
+        };
+        global.sds_socket.clone().map(Self::Sds).or_else(files)
+    }
+}
+
 const START_ONE: &str = "start one on this machine with `sconce up`, or give --control-plane, --ca and \
                          --cert with --key (or --token)";
 

@@ -1,20 +1,18 @@
 //! `sconce infer`: one prediction from a sidecar, over mTLS, by the Open Inference
 //! Protocol with its binary extension, so that every datatype goes both ways unchanged.
 
-use std::{
-    io::Read,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::Path, time::Instant};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header::CONTENT_TYPE};
 use http_body_util::Full;
-use sconce_catalog::ModelName;
 
+use super::{
+    locate,
+    question::{Body, JSON_LENGTH, Metadata, read},
+};
 use crate::{
     args,
-    client::{Control, State},
     context::Access,
     failure::{Exit, Failure},
     http::{Answer, Peer},
@@ -22,15 +20,8 @@ use crate::{
 };
 
 mod prediction;
-mod question;
 
-use self::{
-    prediction::Prediction,
-    question::{Body, Metadata},
-};
-
-/// Where the JSON part of a body with binary tensors ends.
-const JSON_LENGTH: &str = "inference-header-content-length";
+use self::prediction::Prediction;
 
 /// Asks a sidecar.
 pub(super) async fn run(args: args::Infer, access: &Access, out: Output) -> Result<(), Failure> {
@@ -38,7 +29,7 @@ pub(super) async fn run(args: args::Infer, access: &Access, out: Output) -> Resu
         return Err(Failure::usage("there is nothing to ask")
             .hint("give --input NAME=FILE.npy (or .json, .png, .jpg), or a whole request with --json FILE"));
     }
-    let address = sidecar(&args, access).await?;
+    let address = locate::sidecar(&args.model, args.sidecar.as_deref(), access).await?;
     let mut peer = Peer::connect(access, &address).await?;
     let path = match &args.version {
         // A route names the namespace only where it is not the default one.
@@ -81,12 +72,7 @@ async fn body(args: &args::Infer, peer: &mut Peer, path: &str) -> Result<Body, F
     })?;
     let mut inputs = Vec::new();
     for input in &args.input {
-        let shown = input.file.as_ref().map_or_else(|| "standard input".into(), |f| f.display().to_string());
-        let field = metadata.input(input.name.as_deref()).map_err(Failure::usage)?;
-        let bytes = read(input.file.clone()).await?;
-        let tensor =
-            field.tensor(&bytes, args.scale).map_err(|why| Failure::failed(format!("{shown}: {why}")))?;
-        inputs.push((field, tensor));
+        inputs.push(metadata.tensor_of(input, args.scale).await?);
     }
     Body::binary(&inputs).map_err(Failure::failed)
 }
@@ -108,53 +94,4 @@ fn accepted(answer: Answer, args: &args::Infer, address: &str) -> Result<Answer,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Failure::new(Exit::Denied, text),
         _ => Failure::failed(text),
     })
-}
-
-/// The sidecar named, else the first of `sconce up`, else one that has the model ready.
-async fn sidecar(args: &args::Infer, access: &Access) -> Result<String, Failure> {
-    if let Some(named) = &args.sidecar {
-        // No name of a sidecar in the context file holds a colon.
-        match named.split_once("://") {
-            Some(_) => return Ok(named.clone()),
-            None if named.contains(':') => return Ok(format!("https://{named}")),
-            None => {}
-        }
-        if let Some(found) = access.sidecars.iter().find(|sidecar| sidecar.name == *named) {
-            return Ok(found.address.clone());
-        }
-    } else if let Some(first) = access.sidecars.first() {
-        return Ok(first.address.clone());
-    }
-    let sidecars = Control::connect(access).await?.model(&args.model).await?.sidecars;
-    let of = |model: &str| model.parse().is_ok_and(|name: ModelName| name == args.model);
-    let chosen = sidecars.into_iter().find(|sidecar| match &args.sidecar {
-        Some(named) => sidecar.name == *named,
-        None => sidecar.connected && sidecar.versions.iter().any(|v| v.state == State::Ready && of(&v.model)),
-    });
-    match (chosen, &args.sidecar) {
-        (Some(sidecar), _) => Ok(sidecar.address),
-        (None, Some(named)) => {
-            Err(Failure::new(Exit::NotFound, format!("no sidecar {named:?} serves {}", args.model))
-                .hint("see `sconce sidecars`, or give its address as https://host:port"))
-        }
-        (None, None) => {
-            Err(Failure::new(Exit::NotFound, format!("no connected sidecar has {} ready", args.model))
-                .hint(format!("see `sconce versions {}`", args.model)))
-        }
-    }
-}
-
-/// A whole file, or standard input.
-async fn read(file: Option<PathBuf>) -> Result<Vec<u8>, Failure> {
-    let reading = tokio::task::spawn_blocking(move || match file {
-        Some(file) => std::fs::read(&file)
-            .map_err(|error| Failure::failed(format!("{} cannot be read: {error}", file.display()))),
-        None => {
-            let mut bytes = Vec::new();
-            let read = std::io::stdin().lock().read_to_end(&mut bytes);
-            read.map_err(|error| Failure::failed(format!("standard input cannot be read: {error}")))?;
-            Ok(bytes)
-        }
-    });
-    reading.await.unwrap_or_else(|error| Err(Failure::failed(format!("reading stopped: {error}"))))
 }

@@ -1,28 +1,40 @@
 //! From files to an inference request: what the model's metadata says of an input decides
 //! how a file becomes its tensor.
 
+use std::{io::Read, path::PathBuf};
+
 use bytes::Bytes;
 use sconce_catalog::Datatype;
+use sconce_proto::inference::{ModelInferRequest, model_infer_request::InferInputTensor};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::tensor::{self, Pixels, Tensor};
+use crate::{
+    args::InputFile,
+    failure::Failure,
+    tensor::{self, Pixels, Tensor},
+};
+
+/// The header that says where the JSON part of a body with binary tensors ends.
+pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
 
 /// What a model says it takes.
 #[derive(Debug, Deserialize)]
 pub(super) struct Metadata {
-    name: String,
-    inputs: Vec<Input>,
+    pub(super) name: String,
+    pub(super) inputs: Vec<Input>,
 }
 
 /// One input of a model.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(super) struct Input {
-    name: String,
+    pub(super) name: String,
+    /// Empty where the server does not say, as is the shape.
     #[serde(default)]
-    datatype: String,
+    pub(super) datatype: String,
+    /// -1 where a dimension varies.
     #[serde(default)]
-    shape: Vec<i64>,
+    pub(super) shape: Vec<i64>,
 }
 
 /// A request's body, and how much of it is JSON where tensors follow.
@@ -49,15 +61,37 @@ impl Metadata {
             )),
         }
     }
+
+    /// The input that a file is for, and the tensor in the file.
+    pub(super) async fn tensor_of(
+        &self,
+        given: &InputFile,
+        scale: Option<f64>,
+    ) -> Result<(&Input, Tensor), Failure> {
+        let shown = given.file.as_ref().map_or_else(|| "standard input".into(), |f| f.display().to_string());
+        let input = self.input(given.name.as_deref()).map_err(Failure::usage)?;
+        let bytes = read(given.file.clone()).await?;
+        let tensor = input.tensor(&bytes, scale).map_err(|why| Failure::failed(format!("{shown}: {why}")))?;
+        Ok((input, tensor))
+    }
 }
 
 impl Input {
-    fn datatype(&self) -> Option<Datatype> {
+    pub(super) fn datatype(&self) -> Option<Datatype> {
         self.datatype.parse().ok()
     }
 
+    /// The datatype of a tensor on its way: the model's, else the file's, else what fits.
+    fn travels_as(&self, tensor: &Tensor) -> Datatype {
+        self.datatype().or(tensor.own).unwrap_or_else(|| tensor.elements.natural())
+    }
+
+    fn encoded(&self, tensor: &Tensor, datatype: Datatype) -> Result<Vec<u8>, String> {
+        tensor.elements.encode(datatype).map_err(|why| format!("input {}: {why}", self.name))
+    }
+
     /// The tensor in a .npy, PNG, JPEG or JSON file, told apart by its first bytes.
-    pub(super) fn tensor(&self, bytes: &[u8], scale: Option<f64>) -> Result<Tensor, String> {
+    fn tensor(&self, bytes: &[u8], scale: Option<f64>) -> Result<Tensor, String> {
         let mut tensor = if bytes.starts_with(b"\x93NUMPY") {
             tensor::from_npy(bytes)?
         } else if bytes.starts_with(b"\x89PNG") || bytes.starts_with(b"\xff\xd8\xff") {
@@ -99,14 +133,32 @@ fn fitted(shape: &[u64], count: u64, wanted: &[i64]) -> Vec<u64> {
 }
 
 impl Body {
+    /// All inputs as JSON, flat.
+    pub(super) fn json(inputs: &[(&Input, Tensor)]) -> Result<Self, String> {
+        let mut described = Vec::new();
+        for (input, tensor) in inputs {
+            let datatype = input.travels_as(tensor);
+            if matches!(datatype, Datatype::Fp16 | Datatype::Bf16) {
+                return Err(format!("input {}: {datatype} has no JSON form in the protocol", input.name));
+            }
+            // Through its bytes, so that what does not fit is told before it is sent.
+            let bytes = input.encoded(tensor, datatype)?;
+            let values = tensor::Elements::decode(datatype, &bytes)?.to_json();
+            described.push(json!({
+                "name": input.name, "datatype": datatype.name(), "shape": tensor.shape, "data": values,
+            }));
+        }
+        let bytes = json!({ "inputs": described }).to_string().into_bytes();
+        Ok(Self { bytes: bytes.into(), json_length: None })
+    }
+
     /// All inputs as binary tensors behind their description; binary answers wanted.
     pub(super) fn binary(inputs: &[(&Input, Tensor)]) -> Result<Self, String> {
         let mut described = Vec::new();
         let mut tensors = Vec::new();
         for (input, tensor) in inputs {
-            let datatype = input.datatype().or(tensor.own).unwrap_or_else(|| tensor.elements.natural());
-            let bytes =
-                tensor.elements.encode(datatype).map_err(|why| format!("input {}: {why}", input.name))?;
+            let datatype = input.travels_as(tensor);
+            let bytes = input.encoded(tensor, datatype)?;
             described.push(json!({
                 "name": input.name, "datatype": datatype.name(), "shape": tensor.shape,
                 "parameters": {"binary_data_size": bytes.len()},
@@ -119,6 +171,37 @@ impl Body {
         bytes.append(&mut tensors);
         Ok(Self { bytes: bytes.into(), json_length: Some(json_length) })
     }
+}
+
+/// All inputs as gRPC's message, raw; the caller names the model.
+pub(super) fn message(inputs: &[(&Input, Tensor)]) -> Result<ModelInferRequest, String> {
+    let mut message = ModelInferRequest::default();
+    for (input, tensor) in inputs {
+        let datatype = input.travels_as(tensor);
+        message.raw_input_contents.push(input.encoded(tensor, datatype)?.into());
+        message.inputs.push(InferInputTensor {
+            name: input.name.clone(),
+            datatype: datatype.name().into(),
+            shape: tensor.shape.iter().map(|size| i64::try_from(*size).unwrap_or(i64::MAX)).collect(),
+            ..Default::default()
+        });
+    }
+    Ok(message)
+}
+
+/// A whole file, or standard input.
+pub(super) async fn read(file: Option<PathBuf>) -> Result<Vec<u8>, Failure> {
+    let reading = tokio::task::spawn_blocking(move || match file {
+        Some(file) => std::fs::read(&file)
+            .map_err(|error| Failure::failed(format!("{} cannot be read: {error}", file.display()))),
+        None => {
+            let mut bytes = Vec::new();
+            let read = std::io::stdin().lock().read_to_end(&mut bytes);
+            read.map_err(|error| Failure::failed(format!("standard input cannot be read: {error}")))?;
+            Ok(bytes)
+        }
+    });
+    reading.await.unwrap_or_else(|error| Err(Failure::failed(format!("reading stopped: {error}"))))
 }
 
 #[cfg(test)]
