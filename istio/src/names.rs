@@ -10,6 +10,10 @@ pub const INJECT_LABEL: &str = "sconce.dev/inject";
 pub const MODEL_LABEL_PREFIX: &str = "sconce.dev/model.";
 /// The value of that label.
 pub const READY: &str = "ready";
+/// The group and version of `Model` and `ModelVersion`.
+pub const API_VERSION: &str = "sconce.dev/v1alpha1";
+/// The kind of the object that declares a model: it has the model's namespace and name.
+pub const MODEL_KIND: &str = "Model";
 /// Who Sconce is in `managedFields` of what it applies on the server's side.
 pub const FIELD_MANAGER: &str = "sconce";
 /// The value of `app.kubernetes.io/managed-by` on everything that Sconce owns.

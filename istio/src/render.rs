@@ -14,6 +14,7 @@ use crate::names::{LANES_SERVICE, MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MOD
 mod http_route;
 mod lanes;
 mod read;
+mod owner;
 mod service;
 mod snippets;
 mod virtual_service;
@@ -22,6 +23,7 @@ pub use http_route::{TooManyVersions, http_route};
 pub use lanes::lanes;
 pub use read::{delegates, read};
 pub use service::service;
+pub use owner::{Owner, owner};
 pub use snippets::{Snippet, UnknownSnippet};
 pub use virtual_service::virtual_service;
 
@@ -62,8 +64,8 @@ pub struct Options {
     /// A root VirtualService of somebody else's delegates to ours, which then has no host of
     /// its own: Istio ignores a delegate that has one.
     pub delegate: bool,
-    /// An owner reference: with that object goes everything published for it.
-    pub owner: Option<Value>,
+    /// With this object goes everything published for the model.
+    pub owner: Option<Owner>,
     /// How many other pods a request may be offered to that none has begun to answer. An
     /// HTTPRoute cannot say it.
     pub retries: u32,
@@ -113,7 +115,7 @@ impl Backend {
             "namespace": self.0.namespace(),
         });
         if let Some(owner) = &options.owner {
-            metadata["ownerReferences"] = json!([owner]);
+            metadata["ownerReferences"] = json!([owner.reference(&self.0)]);
         }
         metadata
     }

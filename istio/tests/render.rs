@@ -4,7 +4,9 @@ use std::{fs, path::PathBuf};
 
 use sconce_catalog::{Generation, Route, Share, Split};
 use sconce_istio::{
-    render::{Backend, Options, Routing, Snippet, http_route, lanes, read, service, virtual_service},
+    render::{
+        Backend, Options, Owner, Routing, Snippet, http_route, lanes, owner, read, service, virtual_service,
+    },
     yaml,
 };
 use serde_json::{Value, json};
@@ -34,12 +36,13 @@ fn golden(name: &str, objects: &[Value]) {
 fn what_is_published_is_what_was_reviewed() {
     let (backend, plain) = (backend(), Options::default());
     let canary = routing(&[("2026-11-22", 500), ("7", 9_500)]);
-    let owner = json!({ "apiVersion": "sconce.dev/v1", "kind": "Model", "name": "fraud", "uid": "u-1" });
+    let owned = Options { owner: Some(Owner { uid: "u-1".into() }), ..Options::default() };
     golden("service.yaml", &[service(&backend, &plain)]);
+    golden("service-owned.yaml", &[service(&backend, &owned)]);
     golden("lanes.yaml", &[lanes("ml")]);
     golden("whole.yaml", &[virtual_service(&backend, &routing(&[("7", 10_000)]), &plain)]);
     golden("canary.yaml", &[virtual_service(&backend, &canary, &plain)]);
-    let delegate = Options { delegate: true, owner: Some(owner), ..Options::default() };
+    let delegate = Options { delegate: true, ..owned };
     golden("delegate.yaml", &[virtual_service(&backend, &canary, &delegate)]);
     golden("http-route.yaml", &[http_route(&backend, &canary, &plain).expect("few versions")]);
     let snippets = ["authorization-policy", "peer-authentication", "telemetry", "destination-rule"];
@@ -131,6 +134,24 @@ fn a_route_that_somebody_changed_is_not_taken_for_ours() {
         assert_eq!(read(&object), None, "{at}");
     }
     assert_eq!(read(&service(&backend(), &Options::default())), None);
+#[test]
+fn a_cluster_says_whose_an_object_is() {
+    let (backend, routing) = (backend(), routing(&[("7", 10_000)]));
+    let whose = Owner { uid: "u-1".into() };
+    let owned = Options { owner: Some(whose.clone()), ..Options::default() };
+    let mut route = http_route(&backend, &routing, &owned).expect("few versions");
+    for object in [&service(&backend, &owned), &virtual_service(&backend, &routing, &owned), &route] {
+        assert_eq!(owner(object), Some(whose.clone()), "{object}");
+    }
+    // Somebody else may own it as well.
+    let other = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "fraud", "uid": "u-2" });
+    route["metadata"]["ownerReferences"].as_array_mut().expect("a list").insert(0, other.clone());
+    assert_eq!(owner(&route), Some(whose));
+    route["metadata"]["ownerReferences"] = json!([other]);
+    assert_eq!(owner(&route), None);
+    assert_eq!(owner(&service(&backend, &Options::default())), None);
+}
+
 }
 
 #[test]

@@ -97,6 +97,7 @@ impl Bench {
             fleet: fleet.clone(),
             stopping: Stopping::new(),
         };
+            owners: watch::channel(crate::declared::nobody()).1,
         let (publications, _) = publish::open(None, sources).await.expect("nothing is published");
         let memory = Memory::new();
         let (members, seen) = watch::channel(Arc::new(Members::new()));

@@ -8,6 +8,8 @@ use super::{
 };
 use crate::publish::{keeper::Drift, plan::tests::routing};
 
+mod owned;
+
 #[tokio::test]
 async fn the_first_split_is_published_before_pods_become_endpoints() {
     let mut bench = Bench::start();
