@@ -28,6 +28,9 @@ pub const MODEL_LABEL: &str = "sconce.dev/model";
 /// The Service of each namespace by which its mesh knows what injected pods speak; see
 /// [`lanes`](crate::render::lanes).
 pub const LANES_SERVICE: &str = "sconce-lanes";
+/// On that Service: the selectors of the namespace's models, which ask for sidecars; see
+/// [`Selectors`](crate::selectors::Selectors).
+pub const SELECTORS_ANNOTATION: &str = "sconce.dev/selectors";
 /// What a published route sets on each request: `<namespace>/<model>/<version>@<generation>`.
 pub const ROUTE_HEADER: &str = "x-sconce-route";
 /// What a caller sets to be answered by one version, whatever the split says.

@@ -2,11 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
-use sconce_catalog::{Generation, Route, Share, Split};
+use sconce_catalog::{Generation, Route, Selector, Share, Split};
 use sconce_istio::{
     render::{
         Backend, Options, Owner, Routing, Snippet, http_route, lanes, owner, read, service, virtual_service,
     },
+    selectors::Selectors,
     yaml,
 };
 use serde_json::{Value, json};
@@ -39,7 +40,12 @@ fn what_is_published_is_what_was_reviewed() {
     let owned = Options { owner: Some(Owner { uid: "u-1".into() }), ..Options::default() };
     golden("service.yaml", &[service(&backend, &plain)]);
     golden("service-owned.yaml", &[service(&backend, &owned)]);
-    golden("lanes.yaml", &[lanes("ml")]);
+    golden("lanes.yaml", &[lanes("ml", &Selectors::default())]);
+    let selector = |labels: &str| Selector::new(labels.parse().expect("labels"));
+    let models = [("fraud", "team=pay,tier=edge"), ("churn", "team=pay"), ("everywhere", "")];
+    let selectors: Selectors =
+        models.map(|(model, labels)| (model.to_owned(), selector(labels))).into_iter().collect();
+    golden("lanes-selectors.yaml", &[lanes("ml", &selectors)]);
     golden("whole.yaml", &[virtual_service(&backend, &routing(&[("7", 10_000)]), &plain)]);
     golden("canary.yaml", &[virtual_service(&backend, &canary, &plain)]);
     let delegate = Options { delegate: true, ..owned };

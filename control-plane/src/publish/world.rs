@@ -10,6 +10,7 @@ use sconce_catalog::{Catalog, Model, ModelName};
 use sconce_istio::{
     names::LANES_SERVICE,
     render::{self, Owner, Routing},
+    selectors::Selectors,
 };
 
 use super::{
@@ -135,6 +136,12 @@ impl World {
     /// Namespaces with models.
     pub(super) fn namespaces(&self) -> BTreeSet<&str> {
         self.catalog.models.keys().map(ModelName::namespace).collect()
+    }
+
+    /// By which labels the models of a namespace ask for pods.
+    pub(super) fn selectors(&self, namespace: &str) -> Selectors {
+        let models = self.catalog.models.iter().filter(|(name, _)| name.namespace() == namespace);
+        models.map(|(name, model)| (name.name().to_owned(), model.selector.clone())).collect()
     }
 
     /// Pods that are endpoints of a model.

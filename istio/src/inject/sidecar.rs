@@ -166,7 +166,7 @@ fn escaped(value: &str) -> String {
 ///
 /// Not the labels that controllers, Istio or Sconce itself write: a template has none of
 /// them yet, and they are not what anybody means.
-fn labels(pod: &Value, more: &Labels) -> Labels {
+pub(super) fn labels(pod: &Value, more: &Labels) -> Labels {
     let own = shape::texts(pod, "labels").filter(|(key, _)| !is_written_by_machine(key));
     // One label that a list of labels cannot carry does not cost the others.
     let valid = own.filter_map(|(key, value)| Labels::new([(key.into(), value.into())]).ok());
