@@ -31,7 +31,12 @@ pub const LANES_SERVICE: &str = "sconce-lanes";
 /// On that Service: the selectors of the namespace's models, which ask for sidecars; see
 /// [`Selectors`](crate::selectors::Selectors).
 pub const SELECTORS_ANNOTATION: &str = "sconce.dev/selectors";
-/// What a published route sets on each request: `<namespace>/<model>/<version>@<generation>`.
+/// On the route of a sticky model: the shares, in ten-thousandths, such as `7=9500,8=500`.
+pub const SPLIT_ANNOTATION: &str = "sconce.dev/split";
+/// On the route of a sticky model: the header by which callers are known.
+pub const STICKY_ANNOTATION: &str = "sconce.dev/sticky";
+/// What a published route sets on each request: `<namespace>/<model>/<version>@<generation>`, or
+/// `<namespace>/<model>@<generation>` where pods decide.
 pub const ROUTE_HEADER: &str = "x-sconce-route";
 /// What a caller sets to be answered by one version, whatever the split says.
 pub const PIN_HEADER: &str = "x-sconce-pin";

@@ -2,8 +2,8 @@
 
 use sconce_catalog::{
     Catalog, ChunkRef, Digest, Field, Generation, InvalidDigest, InvalidLabel, InvalidManifest, InvalidName,
-    InvalidSplit, Kind, Labels, Manifest, Model, ModelName, Piece, Selector, Serial, Share, Signature, Split,
-    UnknownDatatype, Version, VersionRecord,
+    InvalidSplit, InvalidStickyHeader, Kind, Labels, Manifest, Model, ModelName, Piece, Selector, Serial,
+    Share, Signature, Split, StickyHeader, UnknownDatatype, Version, VersionRecord,
 };
 
 use crate::v1;
@@ -20,6 +20,8 @@ pub enum InvalidMessage {
     Manifest(#[from] InvalidManifest),
     #[error(transparent)]
     Split(#[from] InvalidSplit),
+    #[error(transparent)]
+    Sticky(#[from] InvalidStickyHeader),
     #[error(transparent)]
     Label(#[from] InvalidLabel),
     #[error(transparent)]
@@ -57,6 +59,7 @@ impl TryFrom<v1::Model> for Model {
             versions: versions.collect::<Result<_, InvalidMessage>>()?,
             split: wire.split.map(Split::try_from).transpose()?,
             generation: Generation(wire.generation),
+            sticky: sticky_from_wire(&wire.sticky_header)?,
         })
     }
 }
@@ -69,7 +72,21 @@ pub fn model_to_wire(name: &ModelName, model: &Model) -> v1::Model {
         versions: model.versions.iter().map(|(version, record)| version_to_wire(version, record)).collect(),
         split: model.split.as_ref().map(v1::Split::from),
         generation: model.generation.0,
+        sticky_header: sticky_to_wire(model.sticky.as_ref()),
     }
+}
+
+/// The header by which callers are known, as text that is empty where there is none.
+pub fn sticky_to_wire(header: Option<&StickyHeader>) -> String {
+    header.map(StickyHeader::to_string).unwrap_or_default()
+}
+
+/// The way back.
+///
+/// # Errors
+/// Where callers cannot be known by such a header.
+pub fn sticky_from_wire(text: &str) -> Result<Option<StickyHeader>, InvalidStickyHeader> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 /// Labels as a map.
@@ -254,6 +271,7 @@ mod tests {
             versions: [(version.clone(), record)].into(),
             split: Some(Split::whole(version)),
             generation: Generation(2),
+            sticky: Some("x-user-id".parse().expect("valid")),
         };
         let catalog =
             Catalog { serial: Serial(3), models: [("pay/fraud".parse().expect("valid"), model)].into() };

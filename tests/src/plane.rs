@@ -257,8 +257,8 @@ impl Plane {
     /// Where it is refused.
     pub async fn activate(&self, model: &str, version: &str) {
         let share = v1::Share { version: version.into(), share: 10_000 };
-        let request =
-            v1::SetSplitRequest { model: model.into(), split: Some(v1::Split { shares: vec![share] }) };
+        let split = Some(v1::Split { shares: vec![share] });
+        let request = v1::SetSplitRequest { model: model.into(), split, sticky_header: None };
         self.registry().set_split(request).await.expect("the split is set");
     }
 

@@ -159,7 +159,10 @@ async fn a_split_among_versions_that_do_not_fit_is_refused_with_the_difference()
     plane.push(&digits("v1"), "mixed", "2", &[]).await.expect("pushed");
     let share = |version: &str| v1::Share { version: version.into(), share: 5_000 };
     let split = Some(v1::Split { shares: vec![share("1"), share("2")] });
-    let refused = plane.registry().set_split(v1::SetSplitRequest { model: "mixed".into(), split }).await;
+    let refused = plane
+        .registry()
+        .set_split(v1::SetSplitRequest { model: "mixed".into(), split, sticky_header: None })
+        .await;
     let refused = refused.expect_err("their inputs differ");
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("does not exist in version"), "{}", refused.message());

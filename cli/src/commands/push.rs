@@ -140,7 +140,7 @@ async fn land(control: &mut Control, args: &Push, begun: &Begun) -> Result<Lande
     if !args.activate {
         return Ok(Landed { record, split: model.split, serial: None });
     }
-    let set = control.set_split(&args.model, &Split::whole(begun.version.clone())).await?;
+    let set = control.set_split(&args.model, &Split::whole(begun.version.clone()), None).await?;
     Ok(Landed { record, split: Some(set.split), serial: Some(set.serial) })
 }
 

@@ -158,8 +158,7 @@ impl<C: Cluster> Driver<C> {
         name: &ModelName,
         model: &Model,
     ) -> Result<Option<Instant>, ClusterError> {
-        let Some(split) = model.split.clone() else { return Ok(None) };
-        let wanted = Routing { split, generation: model.generation };
+        let Some(wanted) = Routing::of(model) else { return Ok(None) };
         let now = Instant::now();
         let again = self.refused.get(name).filter(|(refused, _)| *refused == wanted);
         if let Some(due) = again.and_then(|(_, backoff)| backoff.due(now)) {
@@ -356,8 +355,8 @@ impl Inputs {
         self.held.mark_unchanged();
         World {
             catalog: self.catalog.borrow_and_update().clone(),
-            owners: self.owners.borrow_and_update().clone(),
             members: self.members.borrow_and_update().clone(),
+            owners: self.owners.borrow_and_update().clone(),
             observed: self.observed.borrow_and_update().clone(),
         }
     }
@@ -372,8 +371,8 @@ impl Inputs {
         };
         let alive = tokio::select! {
             news = self.catalog.changed() => news.is_ok(),
-            news = self.owners.changed() => news.is_ok(),
             news = self.members.changed() => news.is_ok(),
+            news = self.owners.changed() => news.is_ok(),
             news = self.observed.changed() => news.is_ok(),
             news = self.held.changed() => news.is_ok(),
             () = woken => true,

@@ -13,6 +13,7 @@ mod route;
 mod selector;
 mod signature;
 mod split;
+mod sticky;
 
 pub use digest::{Digest, InvalidDigest};
 pub use lane::Lane;
@@ -20,7 +21,8 @@ pub use manifest::{ChunkRef, InvalidManifest, Manifest, Piece};
 pub use model::{Catalog, Model, Serial, VersionRecord};
 pub use name::{InvalidName, ModelName, Version};
 pub use pick::{Ask, Pick, PickError, Ticket, pick};
-pub use route::{Generation, InvalidRoute, Route};
+pub use route::{Generation, InvalidRoute, Route, RouteHeader};
 pub use selector::{InvalidLabel, Labels, Selector};
 pub use signature::{Datatype, Difference, Field, Kind, Shape, Signature, UnknownDatatype};
 pub use split::{InvalidSplit, ServedSplit, Share, Split};
+pub use sticky::{InvalidStickyHeader, Place, StickyHeader};

@@ -14,7 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use sconce_catalog::{Digest, Generation, ModelName, Serial, ServedSplit, Ticket, Version};
+use sconce_catalog::{Digest, Generation, ModelName, Serial, ServedSplit, StickyHeader, Ticket, Version};
 
 use super::routes::Routes;
 use crate::engine::{Module, Permit};
@@ -43,6 +43,8 @@ pub struct ServedModel {
     pub split: Option<ServedSplit>,
     /// Which split of the model's that is.
     pub generation: Generation,
+    /// The header by which callers are known, each of which the split gives to one version.
+    pub sticky: Option<StickyHeader>,
     /// Handed from set to set, so that a swap does not restart the walk along the shares.
     pub tickets: Tickets,
     /// What was seen of its routes in a mesh; handed on in the same way.

@@ -183,6 +183,7 @@ impl Reconcile {
                 }
             }
             (served.split, served.generation) = split(model, old, &served.ready);
+            served.sticky = model.sticky.clone();
             (name.clone(), served)
         });
         let models: BTreeMap<ModelName, ServedModel> = models.collect();

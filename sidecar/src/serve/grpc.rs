@@ -154,7 +154,7 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
     };
     let pin = text(PIN)?.map(str::to_owned);
     let routed = Routed::read(text(ROUTE)?, request.extensions().get::<Principal>())?;
-    let message = request.into_inner();
+    let (metadata, _, message) = request.into_parts();
     parameters::check(set(&message))?;
     let (given, raw) = (message.inputs.len(), message.raw_input_contents.len());
     if raw > 0 && raw != given {
@@ -185,6 +185,7 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
         lane,
         pin: pinned(some(message.model_version), pin.as_deref())?,
         routed,
+        headers: metadata.into_headers(),
         id: some(message.id),
         inputs: Inputs::Named(inputs),
         outputs: message.outputs.into_iter().map(|output| output.name).collect(),

@@ -134,7 +134,7 @@ async fn infer(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ServeError> {
     let mut measure = Measure::begin(Protocol::Http, target.lane);
-    let result = answer(&server, target, &headers, body, &mut measure).await;
+    let result = answer(&server, target, headers, body, &mut measure).await;
     measure.ended(&result);
     result
 }
@@ -142,7 +142,7 @@ async fn infer(
 async fn answer(
     server: &Server,
     target: Target,
-    headers: &HeaderMap,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
     measure: &mut Measure,
 ) -> Result<Response, ServeError> {
@@ -151,9 +151,10 @@ async fn answer(
         StatusCode::PAYLOAD_TOO_LARGE => ServeError::TooLarge { limit },
         _ => ServeError::Malformed(format!("the body cannot be read: {}", error.body_text())),
     })?;
-    let body = encoding::decode(headers, body, limit).await?;
-    let (infer, forms) = request::read(target, headers.get(JSON_LENGTH), body)?;
+    let body = encoding::decode(&headers, body, limit).await?;
+    let accepted = encoding::accepted(&headers);
+    let (infer, forms) = request::read(target, headers, body)?;
     let answer = server.infer(infer, measure).await?;
     let reply = reply::write(answer, &forms).map_err(ServeError::Malformed)?;
-    encoding::encode(reply, encoding::accepted(headers)).await
+    encoding::encode(reply, accepted).await
 }

@@ -7,6 +7,7 @@ mod lanes;
 mod refusals;
 mod rpc;
 mod socket;
+mod sticky;
 mod withdrawn;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -148,6 +149,13 @@ pub(super) fn live() -> Live {
         ("other/echo", served(&[("8", 10_000)], &echo)),
         ("add", served(&[("1", 10_000)], &add)),
         ("halves", served(&[("1", 2_500), ("v10", 7_500)], &add)),
+        (
+            "known",
+            ServedModel {
+                sticky: Some("x-user-id".parse().unwrap()),
+                ..served(&[("1", 5_000), ("2", 5_000)], &echo)
+            },
+        ),
         ("failing", served(&[("1", 10_000)], &failing)),
         ("panicking", served(&[("1", 10_000)], &panicking)),
         ("loading", loading),

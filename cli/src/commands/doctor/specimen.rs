@@ -181,7 +181,7 @@ fn catalog(model: &ModelName) -> (Routing, Catalog) {
         ..Model::default()
     };
     let models = [(model.clone(), wanted)].into();
-    (Routing { split, generation: Generation(4) }, Catalog { models, ..Catalog::default() })
+    (Routing { split, generation: Generation(4), sticky: None }, Catalog { models, ..Catalog::default() })
 }
 
 fn issuer(days: u64) -> CertifiedIssuer<'static, KeyPair> {

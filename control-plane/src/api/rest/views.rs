@@ -35,6 +35,8 @@ pub(super) struct ModelView {
     /// Labels a sidecar must have to serve it.
     selector: BTreeMap<String, String>,
     split: Option<SplitView>,
+    /// The request header by which callers are known; absent where the split is among requests.
+    sticky: Option<String>,
     versions: Vec<VersionView>,
 }
 
@@ -148,6 +150,7 @@ impl ModelView {
             name: name.name().to_owned(),
             selector: model.selector.labels().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             split: model.split.as_ref().map(shares),
+            sticky: model.sticky.as_ref().map(ToString::to_string),
             versions: model
                 .versions
                 .iter()

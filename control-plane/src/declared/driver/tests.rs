@@ -27,6 +27,8 @@ use crate::{
     pull::Settings,
 };
 
+mod sticky;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Bench {
@@ -95,9 +97,9 @@ impl Bench {
             name: "a".into(),
             store: store.clone(),
             fleet: fleet.clone(),
+            owners: watch::channel(crate::declared::nobody()).1,
             stopping: Stopping::new(),
         };
-            owners: watch::channel(crate::declared::nobody()).1,
         let (publications, _) = publish::open(None, sources).await.expect("nothing is published");
         let memory = Memory::new();
         let (members, seen) = watch::channel(Arc::new(Members::new()));
@@ -273,11 +275,11 @@ async fn a_declared_split_wins_and_an_absent_one_is_left_alone() {
     bench.until_split("1=50 %, 2=50 %").await;
     // Somebody moves it by hand, and it is moved back.
     let whole = Split::whole("1".parse().expect("valid"));
-    bench.store.set_split("token:somebody", &fraud(), whole.clone()).await.expect("moved");
+    bench.store.set_split("token:somebody", &fraud(), whole.clone(), Sticky::AsItIs).await.expect("moved");
     bench.until_split("1=50 %, 2=50 %").await;
     // Without a wish, whatever was set stays.
     bench.declare_model(&json!({}));
-    bench.store.set_split("token:somebody", &fraud(), whole).await.expect("moved");
+    bench.store.set_split("token:somebody", &fraud(), whole, Sticky::AsItIs).await.expect("moved");
     bench
         .until("the model says so", |observed| {
             (observed.objects.get(&model)?.status.split.as_deref() == Some("1=100 %")).then_some(())
@@ -304,7 +306,7 @@ async fn a_version_with_a_share_stays_and_one_without_goes_with_its_object() {
     assert!(bench.condition(&one, "Deleted", "HasShare").await.contains("still answers 100 %"));
     assert_eq!(bench.versions(), ["1", "2"]);
     let whole = Split::whole("2".parse().expect("valid"));
-    bench.store.set_split("token:somebody", &fraud(), whole).await.expect("moved");
+    bench.store.set_split("token:somebody", &fraud(), whole, Sticky::AsItIs).await.expect("moved");
     bench.gone(&one).await;
     assert_eq!(bench.versions(), ["2"]);
     bench.memory.delete(&two);

@@ -99,7 +99,7 @@ impl Bench {
 
     /// `1=90,2=10@5`: the split of `ml/fraud`, in a catalog of that serial.
     pub(super) fn want(&self, text: &str) {
-        let Routing { split, generation } = routing(text);
+        let Routing { split, generation, .. } = routing(text);
         let model = Model { split: Some(split), generation, ..Model::default() };
         self.set(Some(("ml/fraud", model)), generation.0);
     }
@@ -112,7 +112,7 @@ impl Bench {
 
     /// Two models with one split.
     pub(super) fn want_two(&self, names: [&str; 2], text: &str) {
-        let Routing { split, generation } = routing(text);
+        let Routing { split, generation, .. } = routing(text);
         let model = |name: &str| {
             let model = Model { split: Some(split.clone()), generation, ..Model::default() };
             (name.parse().expect("valid"), model)

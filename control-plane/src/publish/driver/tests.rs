@@ -10,6 +10,7 @@ use crate::publish::{keeper::Drift, plan::tests::routing};
 
 mod lanes;
 mod owned;
+mod sticky;
 
 #[tokio::test]
 async fn the_first_split_is_published_before_pods_become_endpoints() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use sconce_catalog::Datatype;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -14,7 +14,7 @@ use super::{
         infer::{Infer, Inputs},
         parameters, raw,
     },
-    Target, data, numbers,
+    JSON_LENGTH, Target, data, numbers,
 };
 use crate::engine::Tensor;
 
@@ -101,15 +101,12 @@ impl Forms {
     }
 }
 
-/// The request in this body. `json_length` is the header that says where its JSON part ends.
-pub(super) fn read(
-    target: Target,
-    json_length: Option<&HeaderValue>,
-    body: Bytes,
-) -> Result<(Infer, Forms), ServeError> {
+/// The request in this body. One of the headers says where its JSON part ends.
+pub(super) fn read(target: Target, headers: HeaderMap, body: Bytes) -> Result<(Infer, Forms), ServeError> {
     let Target { model, lane, version: pin, routed } = target;
-    let made = |id, inputs, outputs| Infer { model, lane, pin, routed, id, inputs, outputs };
-    let json = json_length.map_or(Ok(body.len()), |value| within(value, body.len()))?;
+    let json_length = headers.get(JSON_LENGTH).cloned();
+    let made = |id, inputs, outputs| Infer { model, lane, pin, routed, headers, id, inputs, outputs };
+    let json = json_length.as_ref().map_or(Ok(body.len()), |value| within(value, body.len()))?;
     if json_length.is_some() && json == 0 {
         let forms = Forms { otherwise: true, named: BTreeMap::new() };
         return Ok((made(None, Inputs::Whole(body), Vec::new()), forms));
