@@ -9,7 +9,7 @@ use sconce_proto::v1::{SidecarStatus, SplitState};
 
 use crate::{
     fleet::Fleet,
-    publish::{Publication, Publications, State},
+    publish::{Lacking, Publication, Publications, State, together},
 };
 
 /// How far a split has come.
@@ -51,21 +51,31 @@ fn progress(
     let connected: Vec<&SidecarStatus> = sidecars.iter().filter(|sidecar| sidecar.connected).collect();
     let lost: Vec<&str> =
         sidecars.iter().filter(|sidecar| !sidecar.connected).map(|sidecar| &*sidecar.sidecar).collect();
-    let told = |progress: Progress| match lost.len() {
-        0 => progress,
-        _ => Progress {
-            message: format!("{}; not connected: {}", progress.message, lost.join(", ")),
-            ..progress
-        },
+    // The route leads no request to those, so nothing waits for them.
+    let left_out: &[Lacking] = publication.map_or(&[], |publication| &publication.left_out);
+    let is_left_out = |sidecar: &SidecarStatus| {
+        let pod = sidecar.sidecar.strip_prefix(model.namespace()).and_then(|rest| rest.strip_prefix('/'));
+        pod.is_some_and(|pod| left_out.iter().any(|lacking| lacking.pod == pod))
     };
-    let behind = names(&connected, |sidecar| served(sidecar, model) < wanted);
+    let told = |mut progress: Progress| {
+        if !lost.is_empty() {
+            progress.message += &format!("; not connected: {}", lost.join(", "));
+        }
+        if !left_out.is_empty() {
+            progress.message += &format!("; no endpoints: {}", together(left_out));
+        }
+        progress
+    };
+    let endpoints: Vec<&SidecarStatus> =
+        connected.iter().copied().filter(|sidecar| !is_left_out(sidecar)).collect();
+    let behind = names(&endpoints, |sidecar| served(sidecar, model) < wanted);
     if !behind.is_empty() {
         return told(Progress::moving(format!("not in force yet on {behind}")));
     }
     told(match publication {
         None if connected.is_empty() => Progress::applied("no sidecar that serves it is connected".into()),
         None => Progress::applied(format!("in force on {} of {}", connected.len(), sidecars.len())),
-        Some(publication) => routed(model, wanted, &connected, publication),
+        Some(publication) => routed(model, wanted, (&connected, &endpoints), publication),
     })
 }
 
@@ -73,22 +83,28 @@ fn progress(
 fn routed(
     model: &ModelName,
     wanted: Generation,
-    connected: &[&SidecarStatus],
+    (connected, endpoints): (&[&SidecarStatus], &[&SidecarStatus]),
     publication: &Publication,
 ) -> Progress {
     match (&publication.state, publication.in_force) {
         (State::Waiting(reason), _) => Progress::moving(reason.clone()),
         (State::Conflict(reason) | State::Failed(reason), _) => Progress::stuck(reason.clone()),
         (State::Published, Some(route)) if route.generation >= wanted => {
-            in_band(model, wanted, connected, route.at_ms)
+            in_band(model, wanted, (connected, endpoints), route.at_ms)
         }
         (State::Published, _) => Progress::moving("its route is not published yet".into()),
     }
 }
 
-/// The proof by requests: for a while after the route was published none came by an older one.
-fn in_band(model: &ModelName, wanted: Generation, connected: &[&SidecarStatus], at_ms: i64) -> Progress {
-    let unheard = names(connected, |sidecar| sidecar.last_seen_ms < at_ms + QUIET_MS);
+/// The proof by requests: for a while after the route was published none came by an older one,
+/// not even to a pod that is no endpoint any more.
+fn in_band(
+    model: &ModelName,
+    wanted: Generation,
+    (connected, endpoints): (&[&SidecarStatus], &[&SidecarStatus]),
+    at_ms: i64,
+) -> Progress {
+    let unheard = names(endpoints, |sidecar| sidecar.last_seen_ms < at_ms + QUIET_MS);
     if !unheard.is_empty() {
         return Progress::moving(format!("published, waiting for reports of {unheard}"));
     }
@@ -183,7 +199,7 @@ mod tests {
 
     fn publication(state: State, generation: u64, at_ms: i64) -> Option<Publication> {
         let in_force = Some(InForce { generation: Generation(generation), at_ms });
-        Some(Publication { in_force, state, lacking: Vec::new() })
+        Some(Publication { in_force, state, lacking: Vec::new(), left_out: Vec::new() })
     }
 
     fn published(at_ms: i64) -> Option<Publication> {
@@ -212,6 +228,28 @@ mod tests {
             judged(&quiet, published(10_000)),
             (SplitState::Applied, "proven by the requests of 1 caller".into())
         );
+    }
+
+    #[test]
+    fn a_pod_that_is_no_endpoint_is_named_and_not_waited_for() {
+        let left_out = vec![Lacking::new("b", "b: 2 is not loaded: the disk is full")];
+        let publication = published(10_000).map(|published| Publication { left_out, ..published });
+        let served = |name, generation, routes| sidecar(name, generation, 12_000, routes);
+        let sidecars = [served("ml/a", 7, &[("x", 7, 10)]), served("ml/b", 6, &[])];
+        assert_eq!(
+            judged(&sidecars, publication.clone()),
+            (
+                SplitState::Applied,
+                "proven by the requests of 1 caller; no endpoints: b: 2 is not loaded: the disk is full"
+                    .into()
+            )
+        );
+        // Envoys that have not heard of it still count.
+        let sidecars = [served("ml/a", 7, &[]), served("ml/b", 6, &[("x", 6, 10)])];
+        assert_eq!(judged(&sidecars, publication.clone()).0, SplitState::Moving);
+        // Nor does it excuse anybody else.
+        let sidecars = [served("ml/a", 6, &[]), served("other/b", 6, &[])];
+        assert!(judged(&sidecars, publication).1.starts_with("not in force yet on ml/a, other/b"));
     }
 
     #[test]

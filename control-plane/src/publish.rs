@@ -23,6 +23,7 @@ pub(crate) use self::{
     keeper::Drift,
     plan::Rules,
     publications::{Publication, Publications, State},
+    reasons::{Lacking, together},
 };
 use self::{
     cluster::{Kind, Observed, watches},

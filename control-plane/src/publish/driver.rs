@@ -314,7 +314,8 @@ impl<C: Cluster> Driver<C> {
 
     async fn say(&self, model: &ModelName, state: State, plan: &Plan) {
         let in_force = self.published.get(model).map(|(_, in_force)| *in_force);
-        self.board.set(model, Publication { in_force, state, lacking: plan.lacking.clone() }).await;
+        let (lacking, left_out) = (plan.lacking.clone(), plan.left_out.clone());
+        self.board.set(model, Publication { in_force, state, lacking, left_out }).await;
     }
 
     /// Removes what is left of a model that the catalog has not.

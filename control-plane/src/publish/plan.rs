@@ -66,6 +66,8 @@ pub(super) struct Plan {
     pub(super) label: BTreeSet<String>,
     /// Endpoints that stay although they lack something, each with what.
     pub(super) lacking: Vec<Lacking>,
+    /// Connected pods that are no endpoints, each with what it lacks.
+    pub(super) left_out: Vec<Lacking>,
     /// When the passing of time alone may change the plan.
     pub(super) recheck: Option<Duration>,
 }
@@ -103,7 +105,11 @@ pub(super) fn plan(situation: Situation<'_>) -> Plan {
     let stays = |(name, _): &(&String, &Pod)| !unlabel.contains(*name);
     let lacking = situation.unfit(target, situation.rules.grace).filter(stays);
     let lacking = lacking.map(|(name, pod)| Lacking::of(name, pod, &target.split)).collect();
-    Plan { unlabel, route, label, lacking, recheck }
+    let left_out = situation.pods.iter().filter(|(name, pod)| {
+        pod.absent.is_none() && !pod.keeps(target) && (!pod.endpoint || unlabel.contains(*name))
+    });
+    let left_out = left_out.map(|(name, pod)| Lacking::of(name, pod, &target.split)).collect();
+    Plan { unlabel, route, label, lacking, left_out, recheck }
 }
 
 impl Situation<'_> {

@@ -35,6 +35,8 @@ pub(crate) struct Publication {
     /// Pods that are endpoints although they lack a version, each with what: taking them away
     /// would leave too few.
     pub(crate) lacking: Vec<Lacking>,
+    /// Connected pods that are no endpoints, each with the version that it lacks.
+    pub(crate) left_out: Vec<Lacking>,
 }
 
 /// A route that the mesh was given.
@@ -54,6 +56,7 @@ impl Publications {
             in_force: model.and_then(|model| model.in_force),
             state: State::Waiting(reason.to_owned()),
             lacking: Vec::new(),
+            left_out: Vec::new(),
         };
         Some(match (&known.trouble, model) {
             (Some(trouble), _) => waits(trouble),

@@ -10,12 +10,21 @@ const NAMED: usize = 5;
 
 /// A pod, and what it has not got.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lacking(String);
+pub(crate) struct Lacking {
+    /// The pod's name, without its namespace.
+    pub(crate) pod: String,
+    text: String,
+}
 
 impl Lacking {
+    #[cfg(test)]
+    pub(crate) fn new(pod: &str, text: &str) -> Self {
+        Self { pod: pod.to_owned(), text: text.to_owned() }
+    }
+
     pub(super) fn of(name: &str, pod: &Pod, split: &Split) -> Self {
         if pod.absent.is_some() {
-            return Self(format!("{name} is not connected"));
+            return Self { pod: name.to_owned(), text: format!("{name} is not connected") };
         }
         let missing = split.shares().iter().filter_map(|(version, _)| {
             Some(match pod.versions.get(version) {
@@ -26,12 +35,13 @@ impl Lacking {
                 None => format!("{version} has not been heard of"),
             })
         });
-        Self(format!("{name}: {}", missing.collect::<Vec<_>>().join(", ")))
+        let text = format!("{name}: {}", missing.collect::<Vec<_>>().join(", "));
+        Self { pod: name.to_owned(), text }
     }
 
     /// The sentence.
     pub(crate) fn text(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
@@ -40,11 +50,16 @@ pub(super) fn unheard(names: &[&str]) -> String {
 }
 
 pub(super) fn below_floor(ready: usize, pods: usize, needed: usize, lacking: &[Lacking]) -> String {
-    let lacking: Vec<&str> = lacking.iter().map(Lacking::text).collect();
     format!(
         "{ready} of {pods} pods have every version of the split ready, {needed} are needed; {}",
-        bounded(&lacking, "; ")
+        together(lacking)
     )
+}
+
+/// Their sentences, of some where there are many.
+pub(crate) fn together(lacking: &[Lacking]) -> String {
+    let texts: Vec<&str> = lacking.iter().map(Lacking::text).collect();
+    bounded(&texts, "; ")
 }
 
 fn bounded(all: &[&str], between: &str) -> String {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::publish::{Publication, State};
+use crate::publish::{Lacking, Publication, State};
 
 /// What has become of a model's split in the mesh.
 #[derive(Serialize, ToSchema)]
@@ -18,6 +18,8 @@ pub(super) struct PublicationView {
     published_at_ms: Option<i64>,
     /// Pods that are endpoints although they lack a version.
     lacking: Vec<String>,
+    /// Connected pods that are no endpoints, each with the version that it lacks.
+    left_out: Vec<String>,
 }
 
 impl From<&Publication> for PublicationView {
@@ -28,12 +30,14 @@ impl From<&Publication> for PublicationView {
             State::Conflict(reason) => ("conflict", Some(reason.clone())),
             State::Failed(reason) => ("failed", Some(reason.clone())),
         };
+        let texts = |lacking: &[Lacking]| lacking.iter().map(|lacking| lacking.text().to_owned()).collect();
         Self {
             state,
             reason,
             generation: publication.in_force.map(|in_force| in_force.generation.0),
             published_at_ms: publication.in_force.map(|in_force| in_force.at_ms),
-            lacking: publication.lacking.iter().map(|lacking| lacking.text().to_owned()).collect(),
+            lacking: texts(&publication.lacking),
+            left_out: texts(&publication.left_out),
         }
     }
 }

@@ -158,6 +158,22 @@ fn endpoints_that_stay_although_they_lack_something_are_named() {
 }
 
 #[test]
+fn connected_pods_that_are_no_endpoints_are_named() {
+    let left_out = |published, wanted, pods| {
+        let plan = planned(published, wanted, pods);
+        plan.left_out.iter().map(|lacking| lacking.text().to_owned()).collect::<Vec<_>>()
+    };
+    let pods = "a*:1,2 b*:1,2 c*:1,2 d*:1 e:1,2? f~5";
+    assert_eq!(
+        left_out("1=100@1", "1=50,2=50@2", "a*:1,2 b*:1,2 c*:1,2 d*:1"),
+        ["d: 2 has not been heard of"]
+    );
+    // The floor keeps d.
+    assert_eq!(left_out("1=50,2=50@1", "1=50,2=50@1", pods), ["e: 2 is loading"]);
+    assert!(left_out("1=100@1", "1=100@1", pods).is_empty());
+}
+
+#[test]
 fn time_alone_changes_a_plan_when_a_grace_ends() {
     assert_eq!(planned("1=100@1", "1=100@1", "a*~10 b*~55 c*:1").recheck, Some(Duration::from_secs(5)));
     assert_eq!(planned("1=100@1", "1=100@1", "a*~60 b:1 c~10").recheck, None);
