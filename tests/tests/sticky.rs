@@ -15,6 +15,7 @@ use sconce_proto::{
     v1::{GetModelRequest, ListSidecarsRequest, SetSplitRequest, Share, Split, VersionState},
 };
 use sconce_tests::{Client, Plane, Sidecar, digits, eventually, image, plaintext::From};
+use serde_json::json;
 use tonic::transport::Channel;
 
 const HEADER: &str = "x-user-id";
@@ -143,6 +144,7 @@ async fn a_caller_stays_with_its_version_on_every_sidecar_and_moves_only_with_th
     assert!(allowed.contains(&canaries), "{canaries} of 2000, expected {allowed:?}");
 
     proven(&plane, &one, generation, &after).await;
+    over_rest(&plane).await;
     plane.stop().await;
     one.stop().await;
     other.stop().await;
@@ -167,4 +169,22 @@ async fn proven(plane: &Plane, sidecar: &Sidecar, generation: u64, expected: &[S
         routes.any(|route| route.generation == generation && route.caller.ends_with("/sa/app"))
     })
     .await;
+}
+
+/// The same in JSON.
+async fn over_rest(plane: &Plane) {
+    let (operator, shares) = (plane.caller("/sconce/operator"), json!({ "1": 70, "2": 30 }));
+    let model = format!("{}/api/v1/models/default/digits", plane.address());
+    for (query, status, sticky) in [
+        ("", 200, json!(HEADER)),
+        ("?sticky=host", 400, json!(HEADER)),
+        ("?sticky=X-Tenant", 200, json!("x-tenant")),
+        ("?sticky=", 200, json!(null)),
+    ] {
+        let set =
+            operator.send("PUT", &format!("{model}/split{query}"), Some(&shares)).await.expect("answered");
+        assert_eq!(set.status, status, "{query}: {set:?}");
+        let told = operator.send("GET", &model, None).await.expect("answered");
+        assert_eq!(told.json["sticky"], sticky, "{query}: {told:?}");
+    }
 }
