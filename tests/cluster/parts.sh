@@ -31,8 +31,11 @@ need() {
     local program missing=()
     for program in "$@"; do command -v "$program" > /dev/null || missing+=("$program"); done
     [ "${#missing[@]}" -eq 0 ] || fail "not here: ${missing[*]}; on Debian: apt-get install --no-install-recommends" \
-        "containerd runc containernetworking-plugins iptables conntrack iproute2 busybox-static buildah openssl gcc; and a Go of 1.24 or newer"
+        "${PACKAGES[*]}; and a Go of 1.24 or newer"
 }
+
+# Debian's part of it.
+PACKAGES=(containerd runc containernetworking-plugins iptables conntrack iproute2 busybox-static buildah openssl gcc)
 
 # What the running cluster writes and forgets: containers, etcd, the kubelet's pods.
 DATA="${SCONCE_CLUSTER_DATA:-/var/lib/sconce-cluster}"

@@ -183,6 +183,15 @@ class Raises(nn.Module):
         return x @ torch.ones(16, 2)
 
 
+class FailsOnImages(nn.Module):
+    """Takes what the example's classifier takes. Loads and warms up, and answers no image."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        if bool(image.sum() > 0):
+            raise ValueError("no image can be read")
+        return torch.zeros(image.size(0), 10)
+
+
 class Fork(nn.Module):
     """Asks libtorch for a second thread."""
 
@@ -384,6 +393,7 @@ def main():
     save("counter", Counter())
     save("accumulate", Accumulate())
     save("raises", Raises())
+    save("fails_on_images", FailsOnImages(), [field("image", "FP32", -1, 64)], [field("probabilities", "FP32", -1, 10)])
     save("fork", Fork())
     save("unsendable", Unsendable())
     save("strange", Strange())

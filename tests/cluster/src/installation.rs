@@ -1,4 +1,4 @@
-//! Sconce as its users install it, and a way to its control plane from outside the mesh.
+//! Sconce as its users install it.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Cluster, Forward, eventually};
+use crate::{Cluster, Operator, eventually};
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
@@ -25,13 +25,9 @@ pub fn binary(name: &str) -> PathBuf {
     file.canonicalize().expect("it is a file")
 }
 
-/// An installation by `sconce install`, and an operator's token to it.
+/// An installation by `sconce install`, and its operator.
 pub struct Installation {
-    namespace: String,
-    _forward: Forward,
-    folder: tempfile::TempDir,
-    address: String,
-    token: String,
+    operator: Operator,
 }
 
 impl Installation {
@@ -41,51 +37,12 @@ impl Installation {
     /// Where that fails.
     pub fn new(cluster: &Cluster, namespace: &str) -> Self {
         install(cluster, namespace, &[]);
-        let operator =
-            std::fs::read_to_string(repository().join("examples/canary/operator.yaml")).expect("the example");
-        let operator = operator.replace("IMAGE", cluster.image()).replace("TAG", cluster.tag());
-        cluster.apply_text(&operator.replace("sconce-system", namespace));
-        cluster.kubectl(&format!("wait -n {namespace} --for=condition=Ready pod/operator --timeout=120s"));
-        let exec = [
-            "exec", "-n", namespace, "operator", "-c", "sconce", "--", "sconce", "token", "create",
-            "scenario", "--role", "operator",
-        ];
-        let made = cluster.try_kubectl(&exec);
-        assert!(made.status.success(), "{}", said(&made));
-        let token = String::from_utf8_lossy(&made.stdout).trim().to_owned();
-        let folder = tempfile::tempdir().expect("a folder");
-        let roots = cluster.kubectl(&format!(
-            "get configmap istio-ca-root-cert -n {namespace} -o jsonpath={{.data.root-cert\\.pem}}"
-        ));
-        std::fs::write(folder.path().join("ca.pem"), roots).expect("written");
-        let forward = Forward::to(namespace, "service/sconce", 8440);
-        let address = format!("https://localhost:{}", forward.port());
-        Self { namespace: namespace.into(), _forward: forward, folder, address, token }
+        Self { operator: Operator::new(cluster, namespace) }
     }
 
-    /// Runs a `sconce` command as the operator, whatever comes of it.
-    ///
-    /// # Panics
-    /// Where it cannot be run.
-    pub fn try_sconce(&self, arguments: &[&str]) -> Output {
-        Command::new(binary("sconce"))
-            .args(arguments)
-            .env("SCONCE_CONTROL_PLANE", &self.address)
-            .env("SCONCE_CONTROL_PLANE_ID", format!("/ns/{}/sa/sconce", self.namespace))
-            .env("SCONCE_CA", self.folder.path().join("ca.pem"))
-            .env("SCONCE_TOKEN", &self.token)
-            .output()
-            .expect("it runs")
-    }
-
-    /// Runs a `sconce` command as the operator, and returns what it printed.
-    ///
-    /// # Panics
-    /// Where it fails.
-    pub fn sconce(&self, arguments: &[&str]) -> String {
-        let output = self.try_sconce(arguments);
-        assert!(output.status.success(), "sconce {arguments:?}: {}", said(&output));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+    /// Who drives it.
+    pub fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     /// What the doctor says, and whether that was taken for healthy.
@@ -93,7 +50,7 @@ impl Installation {
     /// # Panics
     /// Where it says nothing that is JSON.
     pub fn doctor(&self) -> (Value, bool) {
-        let output = self.try_sconce(&["doctor", "-o", "json"]);
+        let output = self.operator.try_sconce(&["doctor", "-o", "json"]);
         let report = serde_json::from_slice(&output.stdout);
         (report.unwrap_or_else(|error| panic!("{error}: {}", said(&output))), output.status.success())
     }
@@ -111,8 +68,7 @@ pub fn install(cluster: &Cluster, namespace: &str, more: &[&str]) -> String {
     said(&output)
 }
 
-/// A local port that leads to the control plane, by the API server.
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     text(&output.stdout) + &text(&output.stderr)
 }

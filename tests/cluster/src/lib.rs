@@ -4,11 +4,13 @@
 //! `make test-cluster` runs them. Plain `cargo test` must never touch whatever cluster
 //! somebody's `KUBECONFIG` leads to, so they run only where `SCONCE_CLUSTER` is set.
 
+pub mod application;
 pub mod beside;
 pub mod binomial;
 
 mod forward;
 mod installation;
+mod operator;
 mod release;
 mod report;
 pub mod routes;
@@ -24,6 +26,7 @@ use std::{
 
 pub use forward::Forward;
 pub use installation::{Installation, binary, install, repository, uninstall};
+pub use operator::Operator;
 pub use release::Release;
 pub use report::Scenario;
 pub use traffic::{Background, Caller, Seen};

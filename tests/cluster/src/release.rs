@@ -1,50 +1,45 @@
 //! Sconce, installed by its chart and driven by its own command line.
 
-use std::{
-    cell::Cell,
-    path::{Path, PathBuf},
-    process::Command,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::Cluster;
+use crate::{Cluster, Operator, repository};
 
 const SYSTEM: &str = "sconce";
 
 /// A release of the chart. A cluster has one at a time: two would take each other's objects away.
 pub struct Release<'c> {
     cluster: &'c Cluster,
-    /// Names of jobs: no other run's, and none twice.
-    run: u64,
-    jobs: Cell<u32>,
+    operator: Operator,
 }
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+/// A scenario that failed leaves its release as it is, to be looked at; where nobody can look, what
+/// is printed here must do.
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for words in [
+                "get pods -A -o wide",
+                "logs -n sconce deployment/sconce --tail=60",
+                "get jobs,pods -n sconce -o wide",
+                "get events -A --field-selector type=Warning",
+            ] {
+                let said = self.cluster.try_kubectl(&words.split(' ').collect::<Vec<_>>());
+                eprintln!("kubectl {words}:\n{}", String::from_utf8_lossy(&said.stdout));
+            }
+        }
+    }
 }
 
 impl<'c> Release<'c> {
-    /// Installs the chart with these values, and puts both versions of the example where jobs
-    /// find them.
+    /// Installs the chart with these values.
     ///
     /// # Panics
     /// Where it does not become ready.
     pub fn install(cluster: &'c Cluster, values: &[&str]) -> Self {
-        let run = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let own = Self { cluster, run, jobs: Cell::new(0) };
-        own.set(values);
-        let models = repository().join("examples/digits/models");
-        let from =
-            |version: &str| format!("--from-file={version}.pt={}/{version}/digits.pt", models.display());
-        let make = format!(
-            "create configmap models -n {SYSTEM} --dry-run=client -o json {} {}",
-            from("v1"),
-            from("v2")
-        );
-        cluster.apply_text(&cluster.kubectl(&make));
-        own
+        upgrade(cluster, values);
+        Self { cluster, operator: Operator::new(cluster, SYSTEM) }
     }
 
     /// Upgrades the release to these values, and to the chart's own for all others.
@@ -52,15 +47,7 @@ impl<'c> Release<'c> {
     /// # Panics
     /// Where it does not become ready.
     pub fn set(&self, values: &[&str]) {
-        let images = format!("image.prefix={},image.tag={}", self.cluster.image(), self.cluster.tag());
-        let mut helm = Command::new("helm");
-        helm.args(["upgrade", "--install", "sconce"]).arg(repository().join("istio/chart"));
-        helm.args(["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s"]);
-        for value in [&images].into_iter().map(String::as_str).chain(values.iter().copied()) {
-            helm.args(["--set", value]);
-        }
-        let helm = helm.output().expect("helm is in PATH");
-        assert!(helm.status.success(), "helm: {}", String::from_utf8_lossy(&helm.stderr));
+        upgrade(self.cluster, values);
     }
 
     /// The namespace of the control plane.
@@ -73,7 +60,8 @@ impl<'c> Release<'c> {
     /// # Panics
     /// Where it fails.
     pub fn sconce(&self, words: &[&str]) -> Value {
-        self.cluster.sconce(SYSTEM, &self.job(words[0]), &[words, &["-o", "json"]].concat())
+        let said = self.operator.sconce(&[words, &["-o", "json"]].concat());
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("sconce {words:?}: {error} in {said}"))
     }
 
     /// Everything that has happened, the oldest first.
@@ -81,19 +69,22 @@ impl<'c> Release<'c> {
     /// # Panics
     /// Where the control plane does not say.
     pub fn events(&self) -> Vec<Value> {
-        let said = self.cluster.sconce_says(SYSTEM, &self.job("events"), &["events", "-o", "json"]);
+        let said = self.operator.sconce(&["events", "-o", "json"]);
         said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    fn job(&self, command: &str) -> String {
-        self.jobs.set(self.jobs.get() + 1);
-        format!("{command}-{}-{}", self.run, self.jobs.get())
     }
 
     /// Pushes a version of the example, and waits until every pod has it.
     pub fn push(&self, model: &str, version: &str, more: &[&str]) -> Value {
-        let file = format!("/models/v{version}.pt");
-        let own = ["push", &file, "--model", model, "--version", version, "--wait=60"];
+        self.push_file(model, version, &format!("examples/digits/models/v{version}/digits.pt"), more)
+    }
+
+    /// Pushes this file of the repository as a version, and waits until every pod has it.
+    ///
+    /// # Panics
+    /// Where one has not.
+    pub fn push_file(&self, model: &str, version: &str, file: &str, more: &[&str]) -> Value {
+        let file = repository().join(file);
+        let own = ["push", file.to_str().expect("text"), "--model", model, "--version", version, "--wait=60"];
         self.sconce(&[&own[..], more].concat())
     }
 
@@ -121,4 +112,16 @@ impl<'c> Release<'c> {
         // Waited for: the next scenario makes namespaces of the same names.
         self.cluster.kubectl(&format!("delete namespace {namespaces} {SYSTEM} --timeout=120s"));
     }
+}
+
+fn upgrade(cluster: &Cluster, values: &[&str]) {
+    let images = format!("image.prefix={},image.tag={}", cluster.image(), cluster.tag());
+    let mut helm = Command::new("helm");
+    helm.args(["upgrade", "--install", "sconce"]).arg(repository().join("istio/chart"));
+    helm.args(["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s"]);
+    for value in [&images].into_iter().map(String::as_str).chain(values.iter().copied()) {
+        helm.args(["--set", value]);
+    }
+    let helm = helm.output().expect("helm is in PATH");
+    assert!(helm.status.success(), "helm: {}", String::from_utf8_lossy(&helm.stderr));
 }

@@ -10,7 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 use sconce_cluster_tests::{
-    Background, Caller, Cluster, Release, Scenario, eventually,
+    Background, Caller, Cluster, Release, Scenario, application, eventually,
     routes::{self, Watcher},
 };
 use serde_json::{Value, json};
@@ -27,13 +27,7 @@ struct Stage<'c> {
 impl<'c> Stage<'c> {
     fn set(cluster: &'c Cluster) -> Self {
         let sconce = Release::install(cluster, &[]);
-        cluster.apply("story.yaml", &[]);
-        cluster.kubectl("label namespace models sconce.dev/injection=enabled --overwrite");
-        let ask = r#"{"spec":{"template":{"metadata":{"labels":{"sconce.dev/inject":"true"}}}}}"#;
-        let patched = cluster.try_kubectl(&["patch", "deployment", "server", "-n", "models", "-p", ask]);
-        assert!(patched.status.success(), "{}", String::from_utf8_lossy(&patched.stderr));
-        cluster.kubectl("rollout status -n models deployment/server --timeout=180s");
-        cluster.kubectl("wait -n buyers --for=condition=Ready pod/buyer --timeout=120s");
+        application::injected(cluster);
         let stage = Self { cluster, sconce };
         stage.sconce.push(MODEL, "1", &["--activate"]);
         stage.sconce.push(MODEL, "2", &[]);
@@ -362,6 +356,16 @@ fn api_server(stage: &Stage<'_>) {
 /// A bad version is taken from everybody although the mesh cannot be told.
 fn abort(stage: &Stage<'_>) {
     let mut scenario = Scenario::begin("abort-without-istiod");
+    // The control plane has just been restarted; what is promised is promised of those that are connected.
+    eventually("every server is connected", || {
+        let sidecars = stage.sconce.sconce(&["sidecars"]);
+        let sidecars: &[Value] = sidecars.as_array().map_or(&[], Vec::as_slice);
+        let connected = |pod: &String| {
+            let name = format!("models/{pod}");
+            sidecars.iter().any(|sidecar| sidecar["name"] == *name && sidecar["connected"] == true)
+        };
+        stage.servers().iter().all(connected)
+    });
     stage.cluster.kubectl("scale -n istio-system deployment/istiod --replicas=0");
     stage.cluster.kubectl("wait -n istio-system --for=delete pod -l app=istiod --timeout=120s");
     let callers = stage.keep_calling();

@@ -113,7 +113,8 @@ fn planted_faults_are_found_and_mended() {
     let archive = repository().join("examples/digits/models/v1/digits.pt");
     let model = format!("{WARD}/digits");
     let archive = archive.to_str().expect("text");
-    sconce.sconce(&["push", archive, "--model", &model, "--version", "1", "--activate", "--wait=60"]);
+    let push = ["push", archive, "--model", &model, "--version", "1", "--activate", "--wait=60"];
+    sconce.operator().sconce(&push);
     let mut clinic = Clinic { cluster: &cluster, sconce, found: 0 };
     clinic.content("before anything is wrong");
     registration(&mut clinic);

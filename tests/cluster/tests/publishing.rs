@@ -1,7 +1,10 @@
 //! What a real API server makes of publishing: objects, labels, conflicts, drift, withdrawal. The
 //! control plane and its sidecars run beside the cluster, and stand for two pods in it.
 
-use std::{fs, time::Instant};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use sconce_cluster_tests::{
     Cluster, Scenario,
@@ -123,6 +126,7 @@ fn splits_reach_the_cluster_and_leave_nothing_behind() {
     }
     analyze(&cluster);
     drift(&cluster, &plane);
+    scenario.figure("repairs_while_fought", second_controller(&cluster, &plane));
     dry_run(&cluster, &plane);
 
     // A restart takes nothing away, whoever has not reconnected yet; another form of the route
@@ -198,6 +202,54 @@ fn drift(cluster: &Cluster, plane: &Plane) {
     let settled = plane.events("route.published").len();
     cluster.kubectl(&format!("label -n {NAMESPACE} service/digits app.kubernetes.io/managed-by=sconce"));
     eventually("it is published again", || plane.events("route.published").len() > settled);
+}
+
+/// Another controller wants the route otherwise, and never gives up: it is told, and answered ever
+/// less often. How often it was while it tried.
+fn second_controller(cluster: &Cluster, plane: &Plane) -> u64 {
+    let ours = || weights(cluster) == of(&[("1", 10_000)]);
+    let repairs = || plane.events("route.repaired").len();
+    // One that declares it as well is not fought at all.
+    let route = get(cluster, ROUTE).expect("the route");
+    let mut spec = route["spec"].clone();
+    spec["http"][2]["route"][0]["weight"] = json!(1);
+    let theirs = json!({
+        "apiVersion": route["apiVersion"], "kind": route["kind"],
+        "metadata": { "name": "sconce-digits", "namespace": NAMESPACE }, "spec": spec,
+    });
+    let file = plane.folder.join("theirs.json");
+    fs::write(&file, theirs.to_string()).expect("written");
+    let file = file.to_str().expect("text");
+    let manager = "--field-manager=other-controller";
+    let apply = ["apply", "--server-side", "--force-conflicts", manager, "-f", file];
+    let before = repairs();
+    assert!(cluster.try_kubectl(&apply).status.success());
+    let conflict = "is also applied by `other-controller`; let only one of the two manage it";
+    eventually("the other controller is told of", || {
+        plane.events("route.conflict").iter().any(|told| told.contains(conflict))
+    });
+    assert!(!ours() && repairs() == before);
+    // Its deletion ends that; the next one edits whenever it sees what it does not want.
+    cluster.kubectl(&format!("delete -n {NAMESPACE} {ROUTE}"));
+    eventually("the route is there again", ours);
+    let before = repairs();
+    let patch = r#"[{"op":"replace","path":"/spec/http/2/route/0/weight","value":1}]"#;
+    let edit = ["patch", "-n", NAMESPACE, ROUTE, "--type=json", "-p", patch, "--field-manager=meddler"];
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(12) {
+        if ours() {
+            assert!(cluster.try_kubectl(&edit).status.success());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let fought = repairs() - before;
+    // After 1, 2, 4 and 8 seconds; an equal would have been put back a hundred times.
+    assert!(fought <= 5, "{fought} repairs in 12 s");
+    eventually("that it goes on is told", || {
+        plane.events("route.conflict").iter().any(|told| told.contains("was changed by meddler again after"))
+    });
+    eventually("whoever persists longer wins", ours);
+    u64::try_from(fought).unwrap_or_default()
 }
 
 /// What `sconce render` prints is taken by the API server as it is.
