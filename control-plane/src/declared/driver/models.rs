@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use sconce_catalog::{Model, ModelName, Split, Version};
+use sconce_catalog::{Model, ModelName, Version};
 
 use super::{AGAIN, Driver};
 use crate::{
@@ -30,7 +30,10 @@ impl<C: Cluster> Driver<C> {
             name.ok().and_then(|name| Some((name.clone(), self.catalog().models.get(&name)?.clone())))
         {
             status.versions = Some(model.versions.len());
-            status.split = model.split.as_ref().map(Split::to_string);
+            status.split = model.split.as_ref().map(|split| match &model.sticky {
+                Some(header) => format!("{split} by {header}"),
+                None => split.to_string(),
+            });
             status.generation = Some(model.generation.0);
             if said.is_ok() {
                 return self.progress(object, status, &name, &model).await;

@@ -18,6 +18,12 @@ async fn a_sticky_header_is_enforced_while_it_is_said_and_left_alone_where_nothi
     };
     let model = bench.declare_model(&json!({ "stickyHeader": "X-User-Id" }));
     known(Some("x-user-id")).await;
+    bench
+        .until("the object says so", |observed| {
+            let split = observed.objects.get(&model)?.status.split.as_deref();
+            (split == Some("1=100 % by x-user-id")).then_some(())
+        })
+        .await;
     // Somebody says otherwise through the API, and it is put back.
     let whole = Split::whole("1".parse().expect("valid"));
     let set = bench.store.set_split("token:somebody", &fraud(), whole, Sticky::By(None)).await;
