@@ -104,10 +104,11 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// A moment as RFC 3339 in UTC, to the second; empty for never.
+/// A moment as RFC 3339 in UTC, to the millisecond: what follows a split is over in fewer than a
+/// thousand. Empty for never.
 pub(crate) fn time(at_ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(at_ms) {
-        Ok(at) if at_ms > 0 => at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        Ok(at) if at_ms > 0 => at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string(),
         _ => String::new(),
     }
 }
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn times_are_utc_and_never_is_empty() {
-        assert_eq!(time(1_763_972_400_123), "2025-11-24T08:20:00Z");
+        assert_eq!(time(1_763_972_400_123), "2025-11-24T08:20:00.123Z");
         assert_eq!(time(0), "");
     }
 }

@@ -14,6 +14,7 @@ mod operator;
 mod release;
 mod report;
 pub mod routes;
+pub mod stage;
 mod traffic;
 mod walk;
 

@@ -89,6 +89,12 @@ impl Seen {
         self.0["last_ms"][version].as_u64().unwrap_or_default()
     }
 
+    /// When the request was sent that this version answered and that was sent last, in
+    /// milliseconds since 1970.
+    pub fn last_sent(&self, version: &str) -> u64 {
+        self.0["last_sent_ms"][version].as_u64().unwrap_or_default()
+    }
+
     /// A figure of the report, such as `p99_ms`.
     pub fn figure(&self, name: &str) -> Value {
         self.0[name].clone()

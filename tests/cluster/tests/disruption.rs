@@ -1,98 +1,14 @@
 //! Everything that a cluster does to pods, to the control plane and to itself, while somebody is
 //! calling and a split is at half and half: nothing fails, and no wrong route is ever to be seen.
 
-use std::{
-    collections::BTreeSet,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::Command, time::Instant};
 
-use jiff::Timestamp;
 use sconce_cluster_tests::{
-    Background, Caller, Cluster, Release, Scenario, application, eventually,
+    Cluster, Scenario, eventually,
     routes::{self, Watcher},
+    stage::{MODEL, Stage},
 };
 use serde_json::{Value, json};
-
-const MODEL: &str = "models/digits";
-const SERVICE: &str = "digits.models:80";
-
-/// A model at half and half in two injected pods, and who calls it.
-struct Stage<'c> {
-    cluster: &'c Cluster,
-    sconce: Release<'c>,
-}
-
-impl<'c> Stage<'c> {
-    fn set(cluster: &'c Cluster) -> Self {
-        let sconce = Release::install(cluster, &[]);
-        application::injected(cluster);
-        let stage = Self { cluster, sconce };
-        stage.sconce.push(MODEL, "1", &["--activate"]);
-        stage.sconce.push(MODEL, "2", &[]);
-        stage.endpoints(2);
-        // A split is proven by requests.
-        let callers = stage.keep_calling();
-        stage.sconce.split(MODEL, 50);
-        callers.into_iter().for_each(|caller| drop(stage.buyer().stop(caller)));
-        stage
-    }
-
-    fn buyer(&self) -> Caller<'c> {
-        Caller::new(self.cluster, "buyers", "buyer")
-    }
-
-    /// One who calls over each protocol.
-    fn keep_calling(&self) -> [Background; 2] {
-        let one = |protocol| {
-            self.buyer().keep_calling(protocol, SERVICE, &format!("all-{protocol}"), "--callers 2")
-        };
-        ["http", "grpc"].map(one)
-    }
-
-    fn none_failed(&self, callers: [Background; 2], scenario: &mut Scenario, when: &str) {
-        for caller in callers {
-            let seen = self.buyer().stop(caller).none_failed(scenario, when);
-            assert!(seen.answers("1") > 0 && seen.answers("2") > 0, "{seen:?}");
-        }
-    }
-
-    /// Pods that injected servers run in, and that are not on their way out.
-    fn servers(&self) -> BTreeSet<String> {
-        let pods = self.cluster.kubectl("get pods -n models -l app=server,sconce.dev/inject=true -o json");
-        let pods: Value = serde_json::from_str(&pods).expect("JSON");
-        let staying = |pod: &&Value| pod["metadata"].get("deletionTimestamp").is_none();
-        let pods = pods["items"].as_array().into_iter().flatten().filter(staying);
-        pods.filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect()
-    }
-
-    /// Waits until so many pods serve, and nobody else.
-    fn endpoints(&self, wanted: usize) {
-        let what = format!("{wanted} pods are endpoints");
-        self.cluster.kubectl("rollout status -n models deployment/server --timeout=180s");
-        eventually(&what, || {
-            let slices = self
-                .cluster
-                .kubectl("get endpointslices -n models -l kubernetes.io/service-name=digits -o json");
-            let slices: Value = serde_json::from_str(&slices).expect("JSON");
-            let all = slices["items"].as_array().into_iter().flatten();
-            let all: Vec<&Value> =
-                all.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten()).collect();
-            let ready = all.iter().filter(|endpoint| endpoint["conditions"]["ready"] == true).count();
-            all.len() == wanted && ready == wanted
-        });
-    }
-
-    /// A counter of a pod's sidecar, summed over its labels.
-    fn counter(&self, pod: &str, name: &str) -> f64 {
-        let metrics = self
-            .cluster
-            .kubectl(&format!("get --raw /api/v1/namespaces/models/pods/{pod}:9443/proxy/metrics"));
-        let values = metrics.lines().filter(|line| line.starts_with(name));
-        values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-}
 
 #[test]
 fn pods_come_and_go_and_nothing_fails() {
@@ -105,7 +21,6 @@ fn pods_come_and_go_and_nothing_fails() {
     mesh(&stage);
     api_server(&stage);
     without_room(&stage);
-    abort(&stage);
     let seen = watcher.stop();
     assert!(!seen.is_empty());
     let mut newest = 0;
@@ -351,46 +266,4 @@ fn api_server(stage: &Stage<'_>) {
     }
     stage.endpoints(2);
     stage.none_failed(callers, &mut scenario, "while the API server was killed");
-}
-
-/// A bad version is taken from everybody although the mesh cannot be told.
-fn abort(stage: &Stage<'_>) {
-    let mut scenario = Scenario::begin("abort-without-istiod");
-    // The control plane has just been restarted; what is promised is promised of those that are connected.
-    eventually("every server is connected", || {
-        let sidecars = stage.sconce.sconce(&["sidecars"]);
-        let sidecars: &[Value] = sidecars.as_array().map_or(&[], Vec::as_slice);
-        let connected = |pod: &String| {
-            let name = format!("models/{pod}");
-            sidecars.iter().any(|sidecar| sidecar["name"] == *name && sidecar["connected"] == true)
-        };
-        stage.servers().iter().all(connected)
-    });
-    stage.cluster.kubectl("scale -n istio-system deployment/istiod --replicas=0");
-    stage.cluster.kubectl("wait -n istio-system --for=delete pod -l app=istiod --timeout=120s");
-    let callers = stage.keep_calling();
-    let aborted = stage.sconce.sconce(&["split", MODEL, "1=100", "--wait=0"]);
-    scenario.figure("progress", aborted["progress"]["message"].clone());
-    // Seen for long enough that a version which came back would be noticed.
-    thread::sleep(Duration::from_secs(3));
-    let [http, grpc] = callers;
-    let seen = [stage.buyer().stop(http), stage.buyer().stop(grpc)];
-    let events = stage.sconce.events();
-    let called = events.iter().rfind(|event| event["type"] == "split.changed").expect("the abort");
-    assert!(called["message"].as_str().is_some_and(|said| said.contains("to 1=100 %")), "{called}");
-    let called: Timestamp = called["at"].as_str().and_then(|at| at.parse().ok()).expect("a time");
-    let called = u64::try_from(called.as_millisecond()).expect("after 1970");
-    for (protocol, seen) in ["http", "grpc"].into_iter().zip(seen) {
-        let seen = seen.none_failed(&mut scenario, "while a version was aborted without istiod");
-        let last = seen.last("2");
-        assert!(seen.answers("1") > 0 && last > 0, "{seen:?}");
-        scenario.figure(&format!("last_answer_ms_after_abort_{protocol}"), last as i64 - called as i64);
-        // It is the answer that is seen, and it began earlier.
-        assert!(last <= called + 250, "the last answer of version 2 was {} ms after it", last - called);
-    }
-    stage.cluster.kubectl("scale -n istio-system deployment/istiod --replicas=1");
-    stage.cluster.kubectl("rollout status -n istio-system deployment/istiod --timeout=120s");
-    eventually("the abort is proven, with istiod back", || {
-        stage.sconce.sconce(&["split", MODEL, "1=100", "--wait=60"])["progress"]["state"] == "applied"
-    });
 }

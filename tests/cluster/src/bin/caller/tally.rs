@@ -11,6 +11,8 @@ pub(crate) struct Tally {
     versions: BTreeMap<String, u64>,
     /// When each version answered last, in milliseconds since 1970.
     last: BTreeMap<String, u64>,
+    /// When the last request was sent that it answered.
+    last_sent: BTreeMap<String, u64>,
     failed: u64,
     errors: Vec<String>,
     took: Vec<Duration>,
@@ -25,7 +27,10 @@ impl Tally {
         match outcome {
             Ok(version) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                self.last.insert(version.clone(), u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+                let ms = |since: Duration| u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+                self.last.insert(version.clone(), ms(now));
+                let sent = self.last_sent.entry(version.clone()).or_default();
+                *sent = (*sent).max(ms(now.saturating_sub(took)));
                 *self.versions.entry(version).or_default() += 1;
             }
             Err(error) => {
@@ -45,7 +50,7 @@ impl Tally {
         };
         serde_json::json!({
             "requests": self.took.len(), "failed": self.failed, "versions": self.versions,
-            "last_ms": self.last,
+            "last_ms": self.last, "last_sent_ms": self.last_sent,
             "errors": self.errors, "p50_ms": at(0.5), "p99_ms": at(0.99), "seconds": whole.as_secs_f64(),
         })
     }
