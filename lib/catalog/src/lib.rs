@@ -3,6 +3,7 @@
 //! Pure values. Nothing here does I/O, waits, or knows a wire format; a value that
 //! exists is valid, so nothing downstream checks it again.
 
+mod batching;
 mod digest;
 mod lane;
 mod manifest;
@@ -14,6 +15,7 @@ mod selector;
 mod signature;
 mod split;
 
+pub use batching::{Batching, NoRows, UnknownBatching};
 pub use digest::{Digest, InvalidDigest};
 pub use lane::Lane;
 pub use manifest::{ChunkRef, InvalidManifest, Manifest, Piece};

@@ -110,8 +110,8 @@ fn complete(signature: &Signature, found: Vec<Field>) -> Result<Vec<Field>, Engi
         Field { kind, ..said.clone() }
     };
     let declared =
-        Signature { inputs: Vec::new(), outputs: signature.outputs.iter().map(as_found).collect() };
-    let found = Signature { inputs: Vec::new(), outputs: found };
+        Signature { outputs: signature.outputs.iter().map(as_found).collect(), ..Signature::default() };
+    let found = Signature { outputs: found, ..Signature::default() };
     declared
         .fits(&found, "its declaration", "what it gives")
         .map_err(|difference| EngineError::Load(format!("warm-up: {difference}")))?;

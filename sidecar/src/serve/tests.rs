@@ -99,7 +99,7 @@ fn add(inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
 }
 
 fn module(inputs: Vec<Field>, outputs: Vec<Field>, forward: Forward) -> Arc<dyn Module> {
-    Arc::new(Made { signature: Signature { inputs, outputs }, forward })
+    Arc::new(Made { signature: Signature { inputs, outputs, batching: None }, forward })
 }
 
 fn served(versions: &[(&str, u32)], module: &Arc<dyn Module>) -> ServedModel {

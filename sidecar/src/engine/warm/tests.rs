@@ -41,7 +41,8 @@ fn field(name: &str, datatype: Option<Datatype>, shape: Option<&[i64]>) -> Field
 }
 
 fn warmed(shape: Option<&[i64]>, least: usize, outputs: Vec<Field>) -> Result<Signature, EngineError> {
-    let signature = Signature { inputs: vec![field("x", Some(Datatype::Fp32), shape)], outputs };
+    let signature =
+        Signature { inputs: vec![field("x", Some(Datatype::Fp32), shape)], outputs, batching: None };
     let module = Arc::new(Rows { signature, least, output: "OUTPUT__0" });
     warm(module).map(|module| module.signature().clone())
 }
@@ -93,8 +94,11 @@ fn nothing_is_guessed_where_nothing_is_declared() {
 fn numbers_are_ones_and_optional_inputs_are_left_out() {
     let number = |kind| Field { kind, ..field("n", None, None) };
     let optional = Field { optional: true, ..field("w", None, None) };
-    let signature =
-        Signature { inputs: vec![number(Kind::Int), number(Kind::Float), optional], outputs: vec![] };
+    let signature = Signature {
+        inputs: vec![number(Kind::Int), number(Kind::Float), optional],
+        outputs: vec![],
+        batching: None,
+    };
     let inputs = sample::inputs(&signature, 1).expect("kinds say enough");
     let bytes = |at: usize| match &inputs[at].as_ref().expect("given").data {
         Data::Fixed(bytes) => bytes.to_vec(),

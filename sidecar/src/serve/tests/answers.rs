@@ -141,8 +141,11 @@ async fn a_body_without_json_is_the_only_input() {
     let reply = infer_binary("add", "", b"abcd").await;
     assert!(reply.error().contains("`a` (FP32 [-1, 2])"), "{}", reply.error());
 
-    let signature =
-        Signature { inputs: vec![field("x", Some(Datatype::Fp32), Some(&[-1, -1, 2]))], outputs: vec![] };
+    let signature = Signature {
+        inputs: vec![field("x", Some(Datatype::Fp32), Some(&[-1, -1, 2]))],
+        outputs: vec![],
+        batching: None,
+    };
     let (name, tensor) = super::super::inputs::whole(&signature, Bytes::from(vec![0; 24])).unwrap();
     assert_eq!((name.as_str(), tensor.shape), ("x", vec![1, 3, 2]));
     assert!(super::super::inputs::whole(&signature, Bytes::from(vec![0; 20])).is_err());
