@@ -8,7 +8,7 @@ use sconce_telemetry::names;
 
 use super::{Server, error::ServeError, inputs, measure::Measure, routed::Routed};
 use crate::{
-    engine::{EngineError, Output, Permit, RunError, Tensor},
+    engine::{EngineError, Output, Permit, Priority, RunError, Tensor, Work},
     models::live::{ModelSet, ServedModel, ServedVersion},
 };
 
@@ -22,6 +22,10 @@ pub(super) struct Infer {
     pub pin: Option<String>,
     /// What the mesh says, of this model or another.
     pub routed: Option<Routed>,
+    /// When it must be answered, where it says so.
+    pub deadline: Option<Instant>,
+    /// Who goes first.
+    pub priority: Priority,
     /// Given back with the answer.
     pub id: Option<String>,
     /// What to run it on.
@@ -61,6 +65,7 @@ impl Server {
     /// Answers a request from one snapshot of what is served, or from the next where its version
     /// is withdrawn before it began.
     pub(super) async fn infer(&self, mut infer: Infer, measure: &mut Measure) -> Result<Answer, ServeError> {
+        infer.deadline.get_or_insert_with(|| Instant::now() + self.0.config.default_timeout);
         loop {
             match self.attempt(infer, measure).await? {
                 Attempt::Answered(answer) => return Ok(answer),
@@ -86,7 +91,7 @@ impl Server {
             version: served.version.to_string(),
             reason,
         };
-        let signature = served.module.signature();
+        let signature = served.queue.module().signature();
         inputs::check_asked(signature, &infer.outputs).map_err(refuse)?;
         // The next version may call its only input otherwise, so the bytes are kept as they came.
         let mut whole = None;
@@ -98,7 +103,9 @@ impl Server {
             }
         };
         let arranged = inputs::arrange(signature, named).map_err(refuse)?;
-        let outputs = match self.0.runner.run(Arc::clone(&served.module), arranged, permit).await {
+        let (deadline, priority) = (infer.deadline.unwrap_or_else(Instant::now), infer.priority);
+        let work = Work { inputs: arranged, permit, deadline, priority };
+        let outputs = match self.0.runner.run(&served.queue, work).await {
             Ok(outputs) => outputs,
             Err(RunError::Withdrawn(back)) => {
                 infer.inputs =
@@ -109,7 +116,11 @@ impl Server {
             }
             Err(error) => {
                 count_failure(&error, served, &name);
-                return Err(ServeError::ran(error, &infer.model, served.version.as_str()));
+                return Err(match ServeError::ran(error, &infer.model, served.version.as_str()) {
+                    // There is no point in coming back here.
+                    ServeError::Busy { .. } if self.0.config.leaving.is_cancelled() => ServeError::Stopping,
+                    error => error,
+                });
             }
         };
         served.counts.count_answered();
@@ -214,7 +225,8 @@ fn count_failure(error: &RunError, served: &ServedVersion, name: &ModelName) {
         }
         // The caller's fault, or the server's: it says nothing about the version.
         RunError::Engine(EngineError::Input(_))
-        | RunError::Overloaded
+        | RunError::Overloaded { .. }
+        | RunError::Late
         | RunError::Stopping
         | RunError::Withdrawn(_) => {}
     }

@@ -24,7 +24,7 @@ use tower::ServiceExt as _;
 
 use super::{Config, Run, stack};
 use crate::{
-    engine::{Data, EngineError, Module, Output, Permit, RunError, Tensor},
+    engine::{Data, EngineError, Module, Output, Queue, RunError, Tensor, Work},
     models::live::{Live, ModelSet, ServedModel, ServedVersion},
 };
 
@@ -50,13 +50,9 @@ impl Module for Made {
 pub(super) struct Inline;
 
 impl Run for Inline {
-    fn run(
-        &self,
-        module: Arc<dyn Module>,
-        inputs: Vec<Option<Tensor>>,
-        _: Option<Permit>,
-    ) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
-        Box::pin(async move { module.forward(inputs).map_err(RunError::Engine) })
+    fn run(&self, queue: &Queue, work: Work) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
+        let module = Arc::clone(queue.module());
+        Box::pin(async move { module.forward(work.inputs).map_err(RunError::Engine) })
     }
 }
 
@@ -110,7 +106,7 @@ fn served(versions: &[(&str, u32)], module: &Arc<dyn Module>) -> ServedModel {
             let served = ServedVersion {
                 version: version(text),
                 artifact: "0".repeat(64).parse::<Digest>().unwrap(),
-                module: Arc::clone(module),
+                queue: Queue::new(Arc::clone(module), "m", text),
                 permit: Default::default(),
                 counts: Default::default(),
             };
