@@ -1,9 +1,9 @@
 //! `sconce.v1` messages to and from the domain.
 
 use sconce_catalog::{
-    Catalog, ChunkRef, Digest, Field, Generation, InvalidDigest, InvalidLabel, InvalidManifest, InvalidName,
-    InvalidSplit, InvalidStickyHeader, Kind, Labels, Manifest, Model, ModelName, Piece, Selector, Serial,
-    Share, Signature, Split, StickyHeader, UnknownDatatype, Version, VersionRecord,
+    Batching, Catalog, ChunkRef, Digest, Field, Generation, InvalidDigest, InvalidLabel, InvalidManifest,
+    InvalidName, InvalidSplit, InvalidStickyHeader, Kind, Labels, Manifest, Model, ModelName, Piece,
+    Selector, Serial, Share, Signature, Split, StickyHeader, UnknownDatatype, Version, VersionRecord,
 };
 
 use crate::v1;
@@ -151,15 +151,26 @@ impl TryFrom<v1::Signature> for Signature {
 
     fn try_from(wire: v1::Signature) -> Result<Self, InvalidMessage> {
         let fields = |wire: Vec<v1::Field>| wire.into_iter().map(Field::try_from).collect::<Result<_, _>>();
-        Ok(Self { inputs: fields(wire.inputs)?, outputs: fields(wire.outputs)? })
+        let batching = match wire.batching() {
+            v1::Batching::Unspecified => None,
+            v1::Batching::Rows => Some(Batching::Rows),
+            v1::Batching::Off => Some(Batching::Off),
+        };
+        Ok(Self { inputs: fields(wire.inputs)?, outputs: fields(wire.outputs)?, batching })
     }
 }
 
 impl From<&Signature> for v1::Signature {
     fn from(signature: &Signature) -> Self {
+        let batching = match signature.batching {
+            None => v1::Batching::Unspecified,
+            Some(Batching::Rows) => v1::Batching::Rows,
+            Some(Batching::Off) => v1::Batching::Off,
+        };
         Self {
             inputs: signature.inputs.iter().map(v1::Field::from).collect(),
             outputs: signature.outputs.iter().map(v1::Field::from).collect(),
+            batching: batching.into(),
         }
     }
 }
@@ -260,6 +271,7 @@ mod tests {
                     optional: true,
                 }],
                 outputs: vec![],
+                batching: Some(Batching::Rows),
             },
             metadata: [("git".to_owned(), "abc".to_owned())].into(),
             pushed_at_ms: 5,

@@ -218,18 +218,29 @@ impl Plane {
         version: &str,
         labels: &[(&str, &str)],
     ) -> Result<(), tonic::Status> {
-        let file = File::open(file).expect("the model's file");
-        let manifest =
-            chunk_file(&file).map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
-        let mut registry = self.registry();
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let request = v1::BeginPushRequest {
             model: model.into(),
             version: version.into(),
-            manifest: Some((&manifest).into()),
             selector: Some(v1::Selector { labels }),
             ..Default::default()
         };
+        self.push_as(file, request).await
+    }
+
+    /// Pushes a file on any terms; what it is made of is filled in.
+    ///
+    /// # Errors
+    /// As the control plane answers.
+    ///
+    /// # Panics
+    /// Where the file cannot be read.
+    pub async fn push_as(&self, file: &Path, request: v1::BeginPushRequest) -> Result<(), tonic::Status> {
+        let file = File::open(file).expect("the model's file");
+        let manifest =
+            chunk_file(&file).map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
+        let mut registry = self.registry();
+        let request = v1::BeginPushRequest { manifest: Some((&manifest).into()), ..request };
         let begun = registry.begin_push(request).await?.into_inner();
         let (assembly, push) = (Assembly::new(manifest), begun.push.clone());
         let messages: Vec<v1::UploadChunksRequest> = begun

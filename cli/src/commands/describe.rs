@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sconce_catalog::{Field, Model, ModelName, Signature, Version, VersionRecord};
+use sconce_catalog::{Batching, Field, Model, ModelName, Signature, Version, VersionRecord};
 use serde::Serialize;
 
 use super::models::{self, ShareView, shares};
@@ -79,7 +79,7 @@ fn people(view: &DescribedView, split: &str) -> String {
     }
     format!(
         "model     {}\nversion   {}\nsplit     {split}\nselector  {}\nsize      {}\nartifact  {}\npushed    {} by \
-         {}\nmetadata  {}\n\n{table}",
+         {}\nmetadata  {}\nbatching  {}\n\n{table}",
         view.model,
         view.version,
         text(&view.selector),
@@ -88,6 +88,7 @@ fn people(view: &DescribedView, split: &str) -> String {
         view.pushed_at,
         view.pushed_by,
         text(&view.metadata),
+        view.signature.batching.unwrap_or(Batching::Off),
     )
 }
 

@@ -3,6 +3,7 @@
 //! Pure values. Nothing here does I/O, waits, or knows a wire format; a value that
 //! exists is valid, so nothing downstream checks it again.
 
+mod batching;
 mod digest;
 mod lane;
 mod manifest;
@@ -15,6 +16,7 @@ mod signature;
 mod split;
 mod sticky;
 
+pub use batching::{Batching, NoRows, UnknownBatching};
 pub use digest::{Digest, InvalidDigest};
 pub use lane::Lane;
 pub use manifest::{ChunkRef, InvalidManifest, Manifest, Piece};

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use sconce_catalog::{Digest, Generation, ModelName, Serial, ServedSplit, StickyHeader, Ticket, Version};
 
 use super::routes::Routes;
-use crate::engine::{Module, Permit};
+use crate::engine::{Permit, Queue};
 
 /// Shared handle to the current [`ModelSet`]. All clones see the same updates.
 #[derive(Clone, Default)]
@@ -57,8 +57,8 @@ pub struct ServedVersion {
     pub version: Version,
     /// Which bytes these are.
     pub artifact: Digest,
-    /// Runs it.
-    pub module: Arc<dyn Module>,
+    /// Where requests wait for it.
+    pub queue: Queue,
     /// Stands for as long as the split gives it a share: what it was picked for and has not
     /// begun goes to another version when that is over.
     pub permit: Permit,

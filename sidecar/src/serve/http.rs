@@ -21,6 +21,7 @@ use serde_json::json;
 
 use super::{
     Server,
+    deadline::Due,
     describe::{Description, EXTENSIONS},
     error::ServeError,
     measure::{self, Measure, Protocol},
@@ -56,6 +57,7 @@ struct Target {
     lane: Lane,
     version: Option<String>,
     routed: Option<Routed>,
+    due: Option<Due>,
 }
 
 #[derive(serde::Deserialize)]
@@ -72,17 +74,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
             .await
             .map_err(|error| ServeError::Malformed(format!("the path cannot be read: {error}")))?;
-        let lane = measure::lane(&parts.extensions);
+        let (lane, due) = (measure::lane(&parts.extensions), parts.extensions.get().copied());
         // Nobody asks for what these say there, so neither for what is wrong with them.
         if lane == Lane::Shadow {
-            return Ok(Self { model, lane, version, routed: None });
+            return Ok(Self { model, lane, version, routed: None, due });
         }
         let text = |name: &str| {
             let value = parts.headers.get(name).map(HeaderValue::to_str).transpose();
             value.map_err(|_| ServeError::Malformed(format!("the header {name} is not text")))
         };
         let routed = Routed::read(text(ROUTE)?, parts.extensions.get::<Principal>())?;
-        Ok(Self { model, lane, version: pinned(version, text(PIN)?)?, routed })
+        Ok(Self { model, lane, version: pinned(version, text(PIN)?)?, routed, due })
     }
 }
 

@@ -9,7 +9,7 @@ use sconce_telemetry::names;
 
 use super::{Server, error::ServeError, inputs, measure::Measure, routed::Routed};
 use crate::{
-    engine::{EngineError, Output, Permit, RunError, Tensor},
+    engine::{EngineError, Output, Permit, Priority, RunError, Tensor, Work},
     models::live::{ModelSet, ServedModel, ServedVersion},
 };
 
@@ -25,6 +25,10 @@ pub(super) struct Infer {
     pub routed: Option<Routed>,
     /// Its headers, or its metadata: one of them may say who is calling.
     pub headers: HeaderMap,
+    /// When it must be answered, where it says so.
+    pub deadline: Option<Instant>,
+    /// Who goes first.
+    pub priority: Priority,
     /// Given back with the answer.
     pub id: Option<String>,
     /// What to run it on.
@@ -64,6 +68,7 @@ impl Server {
     /// Answers a request from one snapshot of what is served, or from the next where its version
     /// is withdrawn before it began.
     pub(super) async fn infer(&self, mut infer: Infer, measure: &mut Measure) -> Result<Answer, ServeError> {
+        infer.deadline.get_or_insert_with(|| Instant::now() + self.0.config.default_timeout);
         loop {
             match self.attempt(infer, measure).await? {
                 Attempt::Answered(answer) => return Ok(answer),
@@ -91,7 +96,7 @@ impl Server {
             version: served.version.to_string(),
             reason,
         };
-        let signature = served.module.signature();
+        let signature = served.queue.module().signature();
         inputs::check_asked(signature, &infer.outputs).map_err(refuse)?;
         // The next version may call its only input otherwise, so the bytes are kept as they came.
         let mut whole = None;
@@ -103,7 +108,9 @@ impl Server {
             }
         };
         let arranged = inputs::arrange(signature, named).map_err(refuse)?;
-        let outputs = match self.0.runner.run(Arc::clone(&served.module), arranged, permit).await {
+        let (deadline, priority) = (infer.deadline.unwrap_or_else(Instant::now), infer.priority);
+        let work = Work { inputs: arranged, permit, deadline, priority };
+        let outputs = match self.0.runner.run(&served.queue, work).await {
             Ok(outputs) => outputs,
             Err(RunError::Withdrawn(back)) => {
                 infer.inputs =
@@ -114,7 +121,11 @@ impl Server {
             }
             Err(error) => {
                 count_failure(&error, served, &name);
-                return Err(ServeError::ran(error, &infer.model, served.version.as_str()));
+                return Err(match ServeError::ran(error, &infer.model, served.version.as_str()) {
+                    // There is no point in coming back here.
+                    ServeError::Busy { .. } if self.0.config.leaving.is_cancelled() => ServeError::Stopping,
+                    error => error,
+                });
             }
         };
         served.counts.count_answered();
@@ -228,7 +239,8 @@ fn count_failure(error: &RunError, served: &ServedVersion, name: &ModelName) {
         }
         // The caller's fault, or the server's: it says nothing about the version.
         RunError::Engine(EngineError::Input(_))
-        | RunError::Overloaded
+        | RunError::Overloaded { .. }
+        | RunError::Late
         | RunError::Stopping
         | RunError::Withdrawn(_) => {}
     }
