@@ -1,9 +1,13 @@
 """Saves a TorchScript module with what its code does not say: datatypes and shapes.
 
     from export import save
-    save(module, "model.pt", inputs={"image": ("FP32", [-1, 64])}, outputs={"scores": ("FP32", [-1, 10])})
+    save(module, "model.pt", inputs={"image": ("FP32", [-1, 64])}, outputs={"scores": ("FP32", [-1, 10])},
+         batching="rows")
 
 Names of inputs are those of `forward`'s arguments, -1 is a dimension of variable size.
+`batching="rows"` says that dimension 0 counts rows which do not depend on one another, so that a sidecar may
+run those of several requests as one batch. Leave it out where that is not so, as with a batch norm that is
+still in training mode, or where dimension 0 is something else, such as time.
 The description goes into the archive as `extra/sconce.json`.
 """
 
@@ -12,9 +16,11 @@ import json
 import torch
 
 
-def save(module, path, inputs, outputs):
+def save(module, path, inputs, outputs, batching=None):
     def fields(described):
         return [{"name": name, "datatype": datatype, "shape": shape} for name, (datatype, shape) in described.items()]
 
-    description = json.dumps({"inputs": fields(inputs), "outputs": fields(outputs)})
-    torch.jit.save(module, str(path), _extra_files={"sconce.json": description})
+    description = {"inputs": fields(inputs), "outputs": fields(outputs)}
+    if batching:
+        description["batching"] = batching
+    torch.jit.save(module, str(path), _extra_files={"sconce.json": json.dumps(description)})

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as Options, Parser, Subcommand, ValueEnum};
-use sconce_catalog::{ModelName, Version};
+use sconce_catalog::{ModelName, StickyHeader, Version};
 use sconce_istio::render::Snippet;
 
 mod bench;
@@ -159,8 +159,15 @@ pub(crate) struct Split {
     #[arg(value_name = "VERSION=PERCENT")]
     pub(crate) shares: Vec<SplitShare>,
     /// Show the split as it is (as without any share)
-    #[arg(long, conflicts_with = "shares")]
+    #[arg(long, conflicts_with_all = ["shares", "sticky", "no_sticky"])]
     pub(crate) show: bool,
+    /// Answer each caller with the same version every time; the header says who is calling, such as
+    /// x-user-id. It stays so until told otherwise
+    #[arg(long, value_name = "HEADER")]
+    pub(crate) sticky: Option<StickyHeader>,
+    /// Split among requests again, whoever sends them
+    #[arg(long, conflicts_with = "sticky")]
+    pub(crate) no_sticky: bool,
     /// How long to wait until it is in force everywhere; 0 does not wait
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) wait: u64,
@@ -185,6 +192,9 @@ pub(crate) struct Render {
     /// Number of that split
     #[arg(long, value_name = "N", requires = "split")]
     pub(crate) generation: Option<u64>,
+    /// The header by which the callers of that split are known
+    #[arg(long, value_name = "HEADER", requires = "split")]
+    pub(crate) sticky: Option<StickyHeader>,
 }
 
 /// What a route is written as.

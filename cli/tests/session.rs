@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json as value};
 use zip::{ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 const SCONCE: &str = env!("CARGO_BIN_EXE_sconce");
@@ -167,6 +167,18 @@ fn the_readmes_commands_work_as_printed() {
     let sidecars = json(&session.shell("sconce sidecars -o json"));
     assert_eq!(sidecars.as_array().map(Vec::len), Some(2), "{sidecars}");
 
+    // Who is calling is said once, and holds for later splits.
+    for (line, split, sticky) in [
+        ("sconce split digits --sticky X-User-Id", "10.0", value!("x-user-id")),
+        ("sconce split digits 1=75 2=25", "25.0", value!("x-user-id")),
+        ("sconce split digits", "25.0", value!("x-user-id")),
+        ("sconce split digits --no-sticky", "25.0", Value::Null),
+    ] {
+        let set = json(&session.shell(&format!("{line} -o json")));
+        assert_eq!(set["sticky"], sticky, "{line}: {set}");
+        assert!(set["split"].to_string().contains(split), "{line}: {set}");
+    }
+
     let port = |pointer: &str| session.address(pointer).rsplit_once(':').expect("a port").1.to_owned();
     let curls = readme("curl ");
     assert!(curls.len() >= 3, "{curls:?}");
@@ -216,6 +228,7 @@ fn failures_have_their_exit_code_and_say_what_to_do() {
         ("sconce versions nothing", 5, "nothing"),
         ("sconce split digits 1=90 9=10", 5, "9"),
         ("sconce split digits 1=90", 2, "90"),
+        ("sconce split digits 1=100 --sticky Host", 2, "x-user-id"),
         ("sconce push no-such-file.pt --model digits", 1, "no-such-file.pt"),
         ("sconce push README.md --model digits", 1, "README.md"),
         ("sconce infer digits --input nonsense=examples/digits/seven.npy", 2, "inputs are image"),

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 use futures::future::BoxFuture;
 use sconce_identity::{ClientAuth, Doors, Identity, PeerPolicy, authority::AuthorityError, source::NoSource};
 use sconce_lifecycle::{Readiness, Render, Tasks};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     access::{Access, Role},
@@ -91,10 +91,12 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
     let access = Access { store: store.clone(), roles: Arc::new(roles) };
     let fleet = Fleet::new(store.clone());
     let pulls = Pulls::new(config.pulls, store.clone())?;
+    let (owners, owned) = watch::channel(None);
     let sources = publish::Sources {
         name: lease_holder(&config.hostname),
         store: store.clone(),
         fleet: fleet.clone(),
+        owners: owned,
         stopping: tasks.stopping(),
     };
     let (publications, publishing) = publish::open(config.publish, sources).await?;
@@ -104,6 +106,7 @@ pub async fn start(config: Config, metrics: Render, tasks: &Tasks) -> Result<Add
         fleet: fleet.clone(),
         publications: publications.clone(),
         pulls: pulls.clone(),
+        owners,
         stopping: tasks.stopping(),
     };
     let reconciling = declared::open(config.custom_resources, declared).await?;

@@ -31,6 +31,7 @@ use self::{
     publications::{Board, Journal},
 };
 use crate::{
+    declared::{self, Owners},
     fleet::{self, Fleet, Members},
     store::Store,
 };
@@ -79,6 +80,8 @@ pub(crate) struct Sources {
     pub(crate) name: String,
     pub(crate) store: Store,
     pub(crate) fleet: Fleet,
+    /// Which models are declared by an object of the cluster, and by which.
+    pub(crate) owners: watch::Receiver<Owners>,
     pub(crate) stopping: Stopping,
 }
 
@@ -114,7 +117,8 @@ async fn run(
     let (held, holding) = watch::channel(None);
     let (observed, seen) = watch::channel(Observed::default());
     let (members, fleet) = watch::channel(Arc::new(Members::new()));
-    let inputs = Inputs { catalog, members: fleet, observed: seen, held: holding };
+    let owners = sources.owners;
+    let inputs = Inputs { catalog, members: fleet, owners, observed: seen, held: holding };
     let driver = Driver::new(settings, cluster.clone(), inputs, board);
     tokio::select! {
         () = sources.stopping.cancelled() => {}
@@ -168,9 +172,10 @@ pub(crate) async fn withdraw(settings: Settings, name: &str) -> Result<(), NoClu
     let empty = Catalog { serial: Serial(u64::MAX), ..Catalog::default() };
     let (_catalog, catalog) = watch::channel(Arc::new(empty));
     let (_members, members) = watch::channel(Arc::new(Members::new()));
+    let (_owners, owners) = watch::channel(declared::nobody());
     let (board, _publications) = Board::new(Box::new(|_| Box::pin(async {})));
     let mut left = seen.clone();
-    let inputs = Inputs { catalog, members, observed: seen, held: holding };
+    let inputs = Inputs { catalog, members, owners, observed: seen, held: holding };
     let driver = Driver::new(settings, cluster.clone(), inputs, board);
     let nothing_left = |observed: &Observed| {
         settings.needs().iter().all(|source| observed.listed.contains(source))

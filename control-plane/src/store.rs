@@ -8,6 +8,7 @@ mod archive;
 mod chunks;
 mod database;
 mod push;
+mod sticky;
 mod tokens;
 
 use std::{path::Path, sync::Arc};
@@ -20,6 +21,7 @@ pub(crate) use self::{
     archive::{Announced, Arrived, SOURCE_DIGEST},
     chunks::Chunks,
     push::Begin,
+    sticky::Sticky,
     tokens::Join,
 };
 use crate::api::ApiError;
@@ -122,13 +124,14 @@ impl Store {
         self.0.catalog.borrow().clone()
     }
 
-    /// Sets who answers how much. Versions that one caller could not talk to alike are
-    /// refused together.
+    /// Sets who answers how much, and by what callers are known. Versions that one caller could not
+    /// talk to alike are refused together.
     pub(crate) async fn set_split(
         &self,
         principal: &str,
         name: &ModelName,
         split: Split,
+        sticky: Sticky,
     ) -> Result<Serial, ApiError> {
         let writing = self.write().await;
         let (mut catalog, mut model) = self.edit(name)?;
@@ -146,15 +149,23 @@ impl Store {
             })?;
         }
         // Nothing changes, so nothing is announced: sidecars would wait for a serial in vain.
-        if model.split.as_ref() == Some(&split) {
+        let sticky = sticky.after(model.sticky.as_ref());
+        if model.split.as_ref() == Some(&split) && model.sticky == sticky {
             return Ok(catalog.serial);
         }
-        let message = match &model.split {
+        let mut message = match &model.split {
             Some(before) => format!("split of {name} moved from {before} to {split}"),
             None => format!("split of {name} set to {split}"),
         };
+        if model.sticky != sticky {
+            message.push_str(&match &sticky {
+                Some(header) => format!(", callers are known by the header {header}"),
+                None => ", among requests whoever sends them".to_owned(),
+            });
+        }
         let change = change("split.changed", principal, "split", name, None, message);
         model.split = Some(split);
+        model.sticky = sticky;
         model.generation = catalog.next_generation();
         catalog.models.insert(name.clone(), model);
         self.commit(writing, catalog, change).await
@@ -349,7 +360,7 @@ mod tests {
             store.take_in("test", archive(), what, false).await.expect("pushed");
         }
         for patience in 0..200 {
-            let mut change = Box::pin(store.set_split("hangs up", &name, split("2")));
+            let mut change = Box::pin(store.set_split("hangs up", &name, split("2"), Sticky::AsItIs));
             for _ in 0..patience {
                 if poll!(&mut change).is_ready() {
                     break;
@@ -357,7 +368,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             drop(change);
-            store.set_split("stays", &name, split("1")).await.expect("the next change is made");
+            store.set_split("stays", &name, split("1"), Sticky::AsItIs).await.expect("the next is made");
             assert_eq!(store.current().models[&name].split, Some(split("1")));
         }
         let serial = store.current().serial;

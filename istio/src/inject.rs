@@ -33,12 +33,12 @@ pub use self::{
     options::{KEYS, Key},
     permission::{Asked, Skip},
     quantity::{InvalidQuantity, Quantity},
-    registration::{WEBHOOK_PATH, registration},
+    registration::{LABELLED, SELECTED, WEBHOOK_PATH, registration},
     rejection::Rejection,
     settings::{InvalidSettings, Namespace, Settings},
     status::skipped,
 };
-use self::{plan::Plan, strip::Bare};
+use self::{permission::Asker, plan::Plan, strip::Bare};
 
 /// What to judge a pod by.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,8 @@ pub struct Injection {
     pub pod: Value,
     /// What turns the pod that came in into it; empty where nothing changed.
     pub patch: Patch,
+    /// The model whose selector asked for it, where the pod's own label does not.
+    pub selected_by: Option<String>,
 }
 
 /// Gives a pod, or a pod template, the sidecar.
@@ -76,17 +78,29 @@ pub struct Injection {
 /// change.
 pub fn inject(pod: &Value, request: &Request<'_>) -> Result<Outcome, Rejection> {
     shape::check(pod)?;
-    if let Some(skip) = permission::skip(pod, request)? {
-        return Ok(Outcome::Skipped(skip));
-    }
+    let asker = match permission::asker(pod, request)? {
+        Ok(asker) => asker,
+        Err(skip) => return Ok(Outcome::Skipped(skip)),
+    };
     let Bare { pod: bare, status } = strip::strip(pod);
-    let plan = Plan::new(&bare, request)?;
+    let plan = match (Plan::new(&bare, request, &asker), &asker) {
+        (Ok(plan), _) => plan,
+        (Err(rejection), Asker::Model(model)) => {
+            let (model, why) = (model.clone(), rejection.to_string());
+            return Ok(Outcome::Skipped(Skip::Unfit { model, why }));
+        }
+        (Err(rejection), Asker::Owner) => return Err(rejection),
+    };
     let pod_after = match &status {
         Some(status) if plan.is_in_place(pod, status) => pod.clone(),
         _ => plan.apply(bare, status),
     };
     let patch = json_patch::diff(pod, &pod_after);
-    Ok(Outcome::Injected(Injection { pod: pod_after, patch }))
+    let selected_by = match asker {
+        Asker::Model(model) => Some(model),
+        Asker::Owner => None,
+    };
+    Ok(Outcome::Injected(Injection { pod: pod_after, patch, selected_by }))
 }
 
 /// Takes everything out of a pod that [`inject`] put in; the user's own stays, also what the

@@ -8,5 +8,6 @@ pub mod inject;
 pub mod install;
 pub mod names;
 pub mod render;
+pub mod selectors;
 pub mod workload;
 pub mod yaml;

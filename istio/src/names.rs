@@ -10,6 +10,10 @@ pub const INJECT_LABEL: &str = "sconce.dev/inject";
 pub const MODEL_LABEL_PREFIX: &str = "sconce.dev/model.";
 /// The value of that label.
 pub const READY: &str = "ready";
+/// The group and version of `Model` and `ModelVersion`.
+pub const API_VERSION: &str = "sconce.dev/v1alpha1";
+/// The kind of the object that declares a model: it has the model's namespace and name.
+pub const MODEL_KIND: &str = "Model";
 /// Who Sconce is in `managedFields` of what it applies on the server's side.
 pub const FIELD_MANAGER: &str = "sconce";
 /// The value of `app.kubernetes.io/managed-by` on everything that Sconce owns.
@@ -24,7 +28,15 @@ pub const MODEL_LABEL: &str = "sconce.dev/model";
 /// The Service of each namespace by which its mesh knows what injected pods speak; see
 /// [`lanes`](crate::render::lanes).
 pub const LANES_SERVICE: &str = "sconce-lanes";
-/// What a published route sets on each request: `<namespace>/<model>/<version>@<generation>`.
+/// On that Service: the selectors of the namespace's models, which ask for sidecars; see
+/// [`Selectors`](crate::selectors::Selectors).
+pub const SELECTORS_ANNOTATION: &str = "sconce.dev/selectors";
+/// On the route of a sticky model: the shares, in ten-thousandths, such as `7=9500,8=500`.
+pub const SPLIT_ANNOTATION: &str = "sconce.dev/split";
+/// On the route of a sticky model: the header by which callers are known.
+pub const STICKY_ANNOTATION: &str = "sconce.dev/sticky";
+/// What a published route sets on each request: `<namespace>/<model>/<version>@<generation>`, or
+/// `<namespace>/<model>@<generation>` where pods decide.
 pub const ROUTE_HEADER: &str = "x-sconce-route";
 /// What a caller sets to be answered by one version, whatever the split says.
 pub const PIN_HEADER: &str = "x-sconce-pin";

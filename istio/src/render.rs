@@ -2,24 +2,28 @@
 //! that is ours from end to end.
 //!
 //! A route has only destinations in the same pods. What tells versions apart is one header,
-//! set on each weighted destination, over any copy that a client sent. Everything here is a
+//! set on each weighted destination, over any copy that a client sent. Of a sticky model, whose pods
+//! decide for each caller, there is one destination and the header names no version. Everything here is a
 //! pure function, and [`read`] is the way back: what a cluster holds says what is published,
 //! so nothing about it has to be remembered elsewhere.
 
-use sconce_catalog::{Generation, Lane, ModelName, Route, Share, Split, Version};
+use sconce_catalog::{Generation, Lane, Model, ModelName, RouteHeader, Share, Split, StickyHeader, Version};
 use serde_json::{Value, json};
 
 use crate::names::{LANES_SERVICE, MANAGED_BY, MANAGED_BY_LABEL, MODEL_LABEL, MODEL_LABEL_PREFIX};
 
 mod http_route;
 mod lanes;
+mod owner;
 mod read;
 mod service;
 mod snippets;
+mod sticky;
 mod virtual_service;
 
 pub use http_route::{TooManyVersions, http_route};
 pub use lanes::lanes;
+pub use owner::{Owner, owner};
 pub use read::{delegates, read};
 pub use service::service;
 pub use snippets::{Snippet, UnknownSnippet};
@@ -54,16 +58,19 @@ pub struct Routing {
     pub split: Split,
     /// Which split it is.
     pub generation: Generation,
+    /// The header by which callers are known, where pods decide for each caller and not the mesh for
+    /// each request.
+    pub sticky: Option<StickyHeader>,
 }
 
 /// How a model is published.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// A root VirtualService of somebody else's delegates to ours, which then has no host of
     /// its own: Istio ignores a delegate that has one.
     pub delegate: bool,
-    /// An owner reference: with that object goes everything published for it.
-    pub owner: Option<Value>,
+    /// With this object goes everything published for the model.
+    pub owner: Option<Owner>,
     /// How many other pods a request may be offered to that none has begun to answer. An
     /// HTTPRoute cannot say it.
     pub retries: u32,
@@ -75,6 +82,14 @@ pub const RETRIES: u32 = 2;
 impl Default for Options {
     fn default() -> Self {
         Self { delegate: false, owner: None, retries: RETRIES }
+    }
+}
+
+impl Routing {
+    /// What a model's route should say; `None` while the model has no split.
+    pub fn of(model: &Model) -> Option<Self> {
+        let split = model.split.clone()?;
+        Some(Self { split, generation: model.generation, sticky: model.sticky.clone() })
     }
 }
 
@@ -113,7 +128,16 @@ impl Backend {
             "namespace": self.0.namespace(),
         });
         if let Some(owner) = &options.owner {
-            metadata["ownerReferences"] = json!([owner]);
+            metadata["ownerReferences"] = json!([owner.reference(&self.0)]);
+        }
+        metadata
+    }
+
+    /// Of the model's route, which says what its destinations cannot.
+    fn route_metadata(&self, routing: &Routing, options: &Options) -> Value {
+        let mut metadata = self.metadata(&route_name(&self.0), options);
+        if let Some(header) = &routing.sticky {
+            sticky::annotate(&mut metadata, &routing.split, header);
         }
         metadata
     }
@@ -128,16 +152,31 @@ pub fn route_name(model: &ModelName) -> String {
 struct Destination {
     lane: Lane,
     share: Share,
-    route: Route,
+    header: RouteHeader,
 }
 
-/// The stable version first: that is how people read them.
+/// The one for pins to the stable version.
+fn stable(backend: &Backend, routing: &Routing) -> Destination {
+    let version = routing.split.stable();
+    Destination {
+        lane: Lane::Live,
+        share: routing.split.share(version),
+        header: RouteHeader::new(&backend.0, Some(version), routing.generation),
+    }
+}
+
+/// The stable version first: that is how people read them. Of a sticky model there is one, on the
+/// lane that everybody may use: which version answers is not known before a pod has decided.
 fn destinations(backend: &Backend, routing: &Routing) -> Vec<Destination> {
+    if routing.sticky.is_some() {
+        let header = RouteHeader::new(&backend.0, None, routing.generation);
+        return vec![Destination { lane: Lane::Live, share: Share::WHOLE, header }];
+    }
     let stable = routing.split.stable();
     let one = |(version, share): &(Version, Share)| Destination {
         lane: if version == stable { Lane::Live } else { Lane::Canary },
         share: *share,
-        route: Route::new(&backend.0, version.clone(), routing.generation),
+        header: RouteHeader::new(&backend.0, Some(version), routing.generation),
     };
     let mut all: Vec<Destination> = routing.split.shares().iter().map(one).collect();
     all.sort_by_key(|destination| destination.lane);

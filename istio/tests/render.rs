@@ -2,9 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
-use sconce_catalog::{Generation, Route, Share, Split};
+use sconce_catalog::{Generation, RouteHeader, Selector, Share, Split, Version};
 use sconce_istio::{
-    render::{Backend, Options, Routing, Snippet, http_route, lanes, read, service, virtual_service},
+    render::{
+        Backend, Options, Owner, Routing, Snippet, http_route, lanes, owner, read, service, virtual_service,
+    },
+    selectors::Selectors,
     yaml,
 };
 use serde_json::{Value, json};
@@ -16,7 +19,11 @@ fn backend() -> Backend {
 fn routing(shares: &[(&str, u32)]) -> Routing {
     let share = |n| Share::new(n).expect("in range");
     let split = Split::new(shares.iter().map(|(v, n)| (v.parse().expect("valid"), share(*n))));
-    Routing { split: split.expect("a split"), generation: Generation(41) }
+    Routing { split: split.expect("a split"), generation: Generation(41), sticky: None }
+}
+
+fn sticky(routing: &Routing) -> Routing {
+    Routing { sticky: Some("x-user-id".parse().expect("a header")), ..routing.clone() }
 }
 
 /// Compares with the file, or writes it.
@@ -34,14 +41,22 @@ fn golden(name: &str, objects: &[Value]) {
 fn what_is_published_is_what_was_reviewed() {
     let (backend, plain) = (backend(), Options::default());
     let canary = routing(&[("2026-11-22", 500), ("7", 9_500)]);
-    let owner = json!({ "apiVersion": "sconce.dev/v1", "kind": "Model", "name": "fraud", "uid": "u-1" });
+    let owned = Options { owner: Some(Owner { uid: "u-1".into() }), ..Options::default() };
     golden("service.yaml", &[service(&backend, &plain)]);
-    golden("lanes.yaml", &[lanes("ml")]);
+    golden("service-owned.yaml", &[service(&backend, &owned)]);
+    golden("lanes.yaml", &[lanes("ml", &Selectors::default())]);
+    let selector = |labels: &str| Selector::new(labels.parse().expect("labels"));
+    let models = [("fraud", "team=pay,tier=edge"), ("churn", "team=pay"), ("everywhere", "")];
+    let selectors: Selectors =
+        models.map(|(model, labels)| (model.to_owned(), selector(labels))).into_iter().collect();
+    golden("lanes-selectors.yaml", &[lanes("ml", &selectors)]);
     golden("whole.yaml", &[virtual_service(&backend, &routing(&[("7", 10_000)]), &plain)]);
     golden("canary.yaml", &[virtual_service(&backend, &canary, &plain)]);
-    let delegate = Options { delegate: true, owner: Some(owner), ..Options::default() };
+    let delegate = Options { delegate: true, ..owned };
     golden("delegate.yaml", &[virtual_service(&backend, &canary, &delegate)]);
     golden("http-route.yaml", &[http_route(&backend, &canary, &plain).expect("few versions")]);
+    golden("sticky.yaml", &[virtual_service(&backend, &sticky(&canary), &plain)]);
+    golden("sticky-http-route.yaml", &[http_route(&backend, &sticky(&canary), &plain).expect("one")]);
     let snippets = ["authorization-policy", "peer-authentication", "telemetry", "destination-rule"];
     let snippet = |name: &str| name.parse::<Snippet>().expect("a snippet").render(&backend);
     golden("snippets.yaml", &snippets.map(snippet));
@@ -67,6 +82,7 @@ fn random_routing(seed: u64) -> Routing {
     Routing {
         split: Split::new(shares).expect("the cuts span the line"),
         generation: Generation(draw(u32::MAX).into()),
+        sticky: None,
     }
 }
 
@@ -77,23 +93,26 @@ fn whatever_the_split_each_share_is_one_destination_and_they_sum_to_the_whole() 
         let object = virtual_service(&backend, &routing, &Options::default());
         let rules = object["spec"]["http"].as_array().expect("rules");
         let weighted = rules.last().expect("a rule")["route"].as_array().expect("destinations");
-        let mut named: Vec<Route> = Vec::new();
+        let mut named: Vec<Version> = Vec::new();
         let mut sum = 0;
         for one in weighted {
             let set = one["headers"]["request"]["set"].as_object().expect("headers");
             assert_eq!(set.len(), 1, "one header, and no other: {one}");
-            let route: Route =
+            let header: RouteHeader =
                 set["x-sconce-route"].as_str().expect("text").parse().expect("a sidecar reads it");
-            assert_eq!((route.model(), route.generation()), ("ml/fraud", routing.generation));
+            let route = header.of(|spelled| spelled == "ml/fraud").expect("it is the model's");
+            assert_eq!(route.generation, routing.generation);
+            let version = route.version.expect("a version");
             let weight = one["weight"].as_u64().expect("a weight");
-            assert_eq!(weight, u64::from(routing.split.share(route.version()).ten_thousandths()));
+            assert_eq!(weight, u64::from(routing.split.share(&version).ten_thousandths()));
             let live = one["destination"]["port"]["number"] == 80;
-            assert_eq!(live, route.version() == routing.split.stable(), "only stable is live: {one}");
+            assert_eq!(live, version == *routing.split.stable(), "only stable is live: {one}");
             sum += weight;
-            named.push(route);
+            named.push(version);
         }
         assert_eq!((sum, named.len()), (10_000, routing.split.shares().len()), "seed {seed}");
-        named.dedup_by(|a, b| a.version() == b.version());
+        named.sort();
+        named.dedup();
         assert_eq!(named.len(), routing.split.shares().len(), "each version once, seed {seed}");
         for rule in rules {
             assert!(rule.get("headers").is_none(), "a route's own operations would win: {rule}");
@@ -110,8 +129,47 @@ fn a_cluster_says_what_is_published() {
             assert_eq!(read(&virtual_service(&backend, &routing, &options)), Some(routing.clone()));
         }
         let route = http_route(&backend, &routing, &Options::default()).expect("16 at most");
-        assert_eq!(read(&route), Some(routing));
+        assert_eq!(read(&route), Some(routing.clone()));
+        let sticky = sticky(&routing);
+        for route in [
+            virtual_service(&backend, &sticky, &Options::default()),
+            http_route(&backend, &sticky, &Options::default()).expect("one"),
+        ] {
+            assert_eq!(read(&route), Some(sticky.clone()));
+        }
     }
+}
+
+#[test]
+fn of_a_sticky_model_the_mesh_decides_nothing() {
+    let (backend, canary) = (backend(), sticky(&routing(&[("7", 9_500), ("8", 500)])));
+    let route = virtual_service(&backend, &canary, &Options::default());
+    let rules = route["spec"]["http"].as_array().expect("rules");
+    let last = rules.last().expect("a rule")["route"].as_array().expect("destinations");
+    assert_eq!(last.len(), 1, "{route}");
+    assert_eq!(last[0]["headers"]["request"]["set"]["x-sconce-route"], "ml/fraud@41");
+    // More versions than an HTTPRoute has destinations for are no trouble.
+    let shares: Vec<(String, u32)> = (0..20).map(|i| (format!("v{i}"), 500)).collect();
+    let shares: Vec<(&str, u32)> = shares.iter().map(|(v, n)| (v.as_str(), *n)).collect();
+    assert!(http_route(&backend, &sticky(&routing(&shares)), &Options::default()).is_ok());
+}
+
+#[test]
+fn a_cluster_says_whose_an_object_is() {
+    let (backend, routing) = (backend(), routing(&[("7", 10_000)]));
+    let whose = Owner { uid: "u-1".into() };
+    let owned = Options { owner: Some(whose.clone()), ..Options::default() };
+    let mut route = http_route(&backend, &routing, &owned).expect("few versions");
+    for object in [&service(&backend, &owned), &virtual_service(&backend, &routing, &owned), &route] {
+        assert_eq!(owner(object), Some(whose.clone()), "{object}");
+    }
+    // Somebody else may own it as well.
+    let other = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "fraud", "uid": "u-2" });
+    route["metadata"]["ownerReferences"].as_array_mut().expect("a list").insert(0, other.clone());
+    assert_eq!(owner(&route), Some(whose));
+    route["metadata"]["ownerReferences"] = json!([other]);
+    assert_eq!(owner(&route), None);
+    assert_eq!(owner(&service(&backend, &Options::default())), None);
 }
 
 #[test]
@@ -131,6 +189,18 @@ fn a_route_that_somebody_changed_is_not_taken_for_ours() {
         assert_eq!(read(&object), None, "{at}");
     }
     assert_eq!(read(&service(&backend(), &Options::default())), None);
+    let good =
+        virtual_service(&backend(), &sticky(&routing(&[("1", 9_000), ("2", 1_000)])), &Options::default());
+    for (key, text) in [
+        ("sconce.dev/split", "1=9000,2=999"),
+        ("sconce.dev/split", "1=9000"),
+        ("sconce.dev/split", ""),
+        ("sconce.dev/sticky", "host"),
+    ] {
+        let mut object = good.clone();
+        object["metadata"]["annotations"][key] = json!(text);
+        assert_eq!(read(&object), None, "{key}: {text}");
+    }
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! Pods inside other objects: every kind, and the same pods as from the webhook.
 
-use std::collections::BTreeMap;
-
 use sconce_istio::{
     inject::{Asked, Namespace, Outcome, Request, Settings, container, inject},
     names,
@@ -96,7 +94,7 @@ fn a_refusal_names_the_object() {
 fn command_and_webhook_give_the_same_pod_specs() {
     let labels = [(names::NAMESPACE_LABEL, "enabled"), ("istio-injection", "enabled")];
     let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let namespace = Namespace { name: "ml".into(), labels: labels.into(), annotations: BTreeMap::new() };
+    let namespace = Namespace { name: "ml".into(), labels: labels.into(), ..Namespace::default() };
     let settings = Settings::default();
     for (object, path) in kinds() {
         let mut by_command = object.clone();

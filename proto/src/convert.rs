@@ -1,9 +1,9 @@
 //! `sconce.v1` messages to and from the domain.
 
 use sconce_catalog::{
-    Catalog, ChunkRef, Digest, Field, Generation, InvalidDigest, InvalidLabel, InvalidManifest, InvalidName,
-    InvalidSplit, Kind, Labels, Manifest, Model, ModelName, Piece, Selector, Serial, Share, Signature, Split,
-    UnknownDatatype, Version, VersionRecord,
+    Batching, Catalog, ChunkRef, Digest, Field, Generation, InvalidDigest, InvalidLabel, InvalidManifest,
+    InvalidName, InvalidSplit, InvalidStickyHeader, Kind, Labels, Manifest, Model, ModelName, Piece,
+    Selector, Serial, Share, Signature, Split, StickyHeader, UnknownDatatype, Version, VersionRecord,
 };
 
 use crate::v1;
@@ -20,6 +20,8 @@ pub enum InvalidMessage {
     Manifest(#[from] InvalidManifest),
     #[error(transparent)]
     Split(#[from] InvalidSplit),
+    #[error(transparent)]
+    Sticky(#[from] InvalidStickyHeader),
     #[error(transparent)]
     Label(#[from] InvalidLabel),
     #[error(transparent)]
@@ -57,6 +59,7 @@ impl TryFrom<v1::Model> for Model {
             versions: versions.collect::<Result<_, InvalidMessage>>()?,
             split: wire.split.map(Split::try_from).transpose()?,
             generation: Generation(wire.generation),
+            sticky: sticky_from_wire(&wire.sticky_header)?,
         })
     }
 }
@@ -69,7 +72,21 @@ pub fn model_to_wire(name: &ModelName, model: &Model) -> v1::Model {
         versions: model.versions.iter().map(|(version, record)| version_to_wire(version, record)).collect(),
         split: model.split.as_ref().map(v1::Split::from),
         generation: model.generation.0,
+        sticky_header: sticky_to_wire(model.sticky.as_ref()),
     }
+}
+
+/// The header by which callers are known, as text that is empty where there is none.
+pub fn sticky_to_wire(header: Option<&StickyHeader>) -> String {
+    header.map(StickyHeader::to_string).unwrap_or_default()
+}
+
+/// The way back.
+///
+/// # Errors
+/// Where callers cannot be known by such a header.
+pub fn sticky_from_wire(text: &str) -> Result<Option<StickyHeader>, InvalidStickyHeader> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 /// Labels as a map.
@@ -134,15 +151,26 @@ impl TryFrom<v1::Signature> for Signature {
 
     fn try_from(wire: v1::Signature) -> Result<Self, InvalidMessage> {
         let fields = |wire: Vec<v1::Field>| wire.into_iter().map(Field::try_from).collect::<Result<_, _>>();
-        Ok(Self { inputs: fields(wire.inputs)?, outputs: fields(wire.outputs)? })
+        let batching = match wire.batching() {
+            v1::Batching::Unspecified => None,
+            v1::Batching::Rows => Some(Batching::Rows),
+            v1::Batching::Off => Some(Batching::Off),
+        };
+        Ok(Self { inputs: fields(wire.inputs)?, outputs: fields(wire.outputs)?, batching })
     }
 }
 
 impl From<&Signature> for v1::Signature {
     fn from(signature: &Signature) -> Self {
+        let batching = match signature.batching {
+            None => v1::Batching::Unspecified,
+            Some(Batching::Rows) => v1::Batching::Rows,
+            Some(Batching::Off) => v1::Batching::Off,
+        };
         Self {
             inputs: signature.inputs.iter().map(v1::Field::from).collect(),
             outputs: signature.outputs.iter().map(v1::Field::from).collect(),
+            batching: batching.into(),
         }
     }
 }
@@ -243,6 +271,7 @@ mod tests {
                     optional: true,
                 }],
                 outputs: vec![],
+                batching: Some(Batching::Rows),
             },
             metadata: [("git".to_owned(), "abc".to_owned())].into(),
             pushed_at_ms: 5,
@@ -254,6 +283,7 @@ mod tests {
             versions: [(version.clone(), record)].into(),
             split: Some(Split::whole(version)),
             generation: Generation(2),
+            sticky: Some("x-user-id".parse().expect("valid")),
         };
         let catalog =
             Catalog { serial: Serial(3), models: [("pay/fraud".parse().expect("valid"), model)].into() };

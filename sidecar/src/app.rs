@@ -19,7 +19,7 @@ use crate::{
         link::Link,
         watch::{Reporter, Watch},
     },
-    engine::{Engine, Loader, Pool},
+    engine::{Engine, Limits, Loader, Pool},
     models::{
         disk::{Disk, DiskError},
         live::Live,
@@ -71,9 +71,6 @@ pub enum StartError {
     Threads(#[from] io::Error),
 }
 
-/// How many requests may wait for each inference thread.
-const QUEUE_PER_THREAD: usize = 256;
-
 /// Starts every part and returns once all sockets are bound.
 ///
 /// Serving becomes visible later: `/readyz` turns 200 when the last guard taken here has
@@ -95,7 +92,7 @@ pub async fn start(
     let (publisher, identity) = sconce_identity::identity();
     let renew = certificates(&config, publisher, identity.clone(), tasks)?;
     let link = Link::new(&config.control_plane, identity.client_config(control_plane(&config)));
-    let pool = Pool::start(&engine, config.inference_threads, config.inference_threads * QUEUE_PER_THREAD)?;
+    let pool = Pool::start(&engine, limits(&config))?;
     let loader = Loader::start(Arc::clone(&engine))?;
     let live = Live::default();
     // The last good catalog is what is served until the control plane says otherwise.
@@ -194,9 +191,19 @@ fn serve_config(config: &Config, platform: &'static str, leaving: Stopping) -> s
     serve::Config {
         namespace: config.namespace.clone(),
         max_body_bytes: config.max_body_bytes,
+        default_timeout: config.default_timeout,
         platform,
         leaving,
         ..serve::Config::default()
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        runs: config.inference_threads,
+        queue: config.queue_size,
+        batch_rows: config.max_batch_rows,
+        batch_target: config.batch_target,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Everything the sidecar can be told, read once from its environment.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use http::Uri;
 use sconce_catalog::{Labels, Lane};
@@ -49,17 +49,28 @@ pub struct Config {
     /// `SCONCE_CALLERS`: SPIFFE ids, or prefixes ending in `/*`, that may call; default: every id
     /// of the own trust domain.
     pub callers: Vec<IdPattern>,
-    /// `SCONCE_INFERENCE_THREADS`: default: the CPUs this process may use.
+    /// `SCONCE_INFERENCE_THREADS`: how often one version may run at once; default: the CPUs this process
+    /// may use, by its affinity and its cgroup's limit, divided by the next.
     pub inference_threads: usize,
+    /// `SCONCE_INTRA_OP_THREADS`: threads that one run may use; default 1.
+    pub intra_op_threads: usize,
+    /// `SCONCE_QUEUE_SIZE`: how many requests may wait for one version; default 256.
+    pub queue_size: usize,
+    /// `SCONCE_MAX_BATCH_ROWS`: the largest batch; default 32.
+    pub max_batch_rows: usize,
+    /// `SCONCE_BATCH_TARGET_MS`: how long a batch should run at most; default: as long as it takes.
+    pub batch_target: Option<Duration>,
+    /// `SCONCE_DEFAULT_TIMEOUT_MS`: how long a request may take that does not say; default 60,000.
+    pub default_timeout: Duration,
     /// `SCONCE_MAX_BODY_BYTES`: the largest request; default 64 MiB.
     pub max_body_bytes: usize,
     /// `SCONCE_WAIT_FOR_MODELS`: `false` makes `/readyz` need an identity alone; default `true`.
     pub wait_for_models: bool,
     /// `SCONCE_LINGER_SECONDS`: how long requests are still taken at the end, not ready any more,
     /// while those who send them learn of it; default 3.
-    pub linger: std::time::Duration,
+    pub linger: Duration,
     /// `SCONCE_DRAIN_SECONDS`: how long requests in flight may take at the end; default 25.
-    pub drain: std::time::Duration,
+    pub drain: Duration,
     /// `SCONCE_LOG`: a level, or `target=level,…`; default `info`.
     pub log: String,
     /// `SCONCE_LOG_FORMAT`: `text` or `json`; default `text`.
@@ -103,7 +114,10 @@ impl Config {
     /// As [`Config::from_env`].
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, InvalidConfig> {
         let mut read = Reader { lookup, problems: Vec::new() };
+        // The smaller of the affinity and the quotas of cgroup v1 or v2, rounded down: what is left of
+        // a CPU goes to the threads that parse and encrypt.
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let intra_op = read.count("SCONCE_INTRA_OP_THREADS", 1, "threads");
         let host = || {
             std::fs::read_to_string("/proc/sys/kernel/hostname").map_or("sidecar".into(), |h| h.trim().into())
         };
@@ -132,19 +146,18 @@ impl Config {
                 "SCONCE_CALLERS",
                 "SPIFFE ids such as spiffe://sconce.local/ns/default/*, separated by commas",
             ),
-            inference_threads: read
-                .or("SCONCE_INFERENCE_THREADS", Positive(cpus), "a number of threads, at least 1")
-                .0,
-            max_body_bytes: read
-                .or("SCONCE_MAX_BODY_BYTES", Positive(64 << 20), "a number of bytes, at least 1")
-                .0,
+            inference_threads: read.count("SCONCE_INFERENCE_THREADS", (cpus / intra_op).max(1), "threads"),
+            intra_op_threads: intra_op,
+            queue_size: read.count("SCONCE_QUEUE_SIZE", 256, "requests"),
+            max_batch_rows: read.count("SCONCE_MAX_BATCH_ROWS", 32, "rows"),
+            batch_target: read
+                .text("SCONCE_BATCH_TARGET_MS")
+                .map(|_| read.millis("SCONCE_BATCH_TARGET_MS", 1)),
+            default_timeout: read.millis("SCONCE_DEFAULT_TIMEOUT_MS", 60_000),
+            max_body_bytes: read.count("SCONCE_MAX_BODY_BYTES", 64 << 20, "bytes"),
             wait_for_models: read.or("SCONCE_WAIT_FOR_MODELS", true, "true or false"),
-            linger: std::time::Duration::from_secs(read.or(
-                "SCONCE_LINGER_SECONDS",
-                3,
-                "a number of seconds",
-            )),
-            drain: std::time::Duration::from_secs(read.or("SCONCE_DRAIN_SECONDS", 25, "a number of seconds")),
+            linger: Duration::from_secs(read.or("SCONCE_LINGER_SECONDS", 3, "a number of seconds")),
+            drain: Duration::from_secs(read.or("SCONCE_DRAIN_SECONDS", 25, "a number of seconds")),
             log: read.text("SCONCE_LOG").unwrap_or_else(|| "info".into()),
             log_json: read.or("SCONCE_LOG_FORMAT", LogFormat(false), "text or json").0,
         };
@@ -168,6 +181,15 @@ impl<L: Fn(&str) -> Option<String>> Reader<L> {
             self.problems.push(format!("{name} is {text:?}; expected {expected}"));
             default
         })
+    }
+
+    /// A number from 1 on.
+    fn count(&mut self, name: &str, default: usize, of: &str) -> usize {
+        self.or(name, Positive(default), &format!("a number of {of}, at least 1")).0
+    }
+
+    fn millis(&mut self, name: &str, default: usize) -> Duration {
+        Duration::from_millis(self.count(name, default, "milliseconds") as u64)
     }
 
     fn required(&mut self, name: &str, expected: &str) -> PathBuf {
@@ -281,6 +303,21 @@ mod tests {
     }
 
     #[test]
+    fn threads_of_a_run_leave_fewer_runs_at_once() {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let with = |variables: &[(&str, &str)]| read(&[&GOOD[..], variables].concat()).expect("valid");
+        assert_eq!((with(&[]).inference_threads, with(&[]).intra_op_threads), (cpus, 1));
+        let all = cpus.to_string();
+        let one = with(&[("SCONCE_INTRA_OP_THREADS", &all)]);
+        assert_eq!((one.inference_threads, one.intra_op_threads), (1, cpus));
+        let said = with(&[("SCONCE_INTRA_OP_THREADS", &all), ("SCONCE_INFERENCE_THREADS", "3")]);
+        assert_eq!(said.inference_threads, 3);
+        assert_eq!(said.batch_target, None);
+        let target = with(&[("SCONCE_BATCH_TARGET_MS", "20")]).batch_target;
+        assert_eq!(target, Some(Duration::from_millis(20)));
+    }
+
+    #[test]
     fn every_wrong_variable_is_named_at_once() {
         let wrong = [
             ("SCONCE_LISTEN", "8443"),
@@ -289,6 +326,9 @@ mod tests {
             ("SCONCE_WAIT_FOR_MODELS", "0"),
             ("SCONCE_LABELS", "team"),
             ("SCONCE_INFERENCE_THREADS", "0"),
+            ("SCONCE_INTRA_OP_THREADS", "two"),
+            ("SCONCE_BATCH_TARGET_MS", "0.5"),
+            ("SCONCE_DEFAULT_TIMEOUT_MS", "0"),
             ("SCONCE_CONTROL_PLANE", "http://plain:1"),
             ("SCONCE_IDENTITY", "spire"),
         ];

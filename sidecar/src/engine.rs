@@ -4,10 +4,17 @@
 //! shape; only `engine/torch` knows libtorch. The traits are synchronous and
 //! object-safe: a forward pass is CPU work, and it runs on threads of its own.
 
+mod batch;
+mod estimate;
 mod loader;
+mod meters;
 mod pool;
+mod queue;
+mod run;
+mod schedule;
 pub mod torch;
 mod warm;
+mod work;
 
 use std::{path::Path, sync::Arc};
 
@@ -16,7 +23,10 @@ use sconce_catalog::{Datatype, Signature};
 
 pub use self::{
     loader::Loader,
-    pool::{Permit, Pool, RunError},
+    pool::Pool,
+    queue::Queue,
+    schedule::Limits,
+    work::{Permit, Priority, RunError, Work},
 };
 
 /// A tensor library that loads models from files.
@@ -43,6 +53,12 @@ pub trait Engine: Send + Sync + 'static {
 pub trait Module: Send + Sync + 'static {
     /// Inputs in the order [`forward`](Module::forward) wants them.
     fn signature(&self) -> &Signature;
+
+    /// Whether it changes itself when it runs: then it runs one request at a time, and its rows are
+    /// not independent, whatever anybody declares.
+    fn is_stateful(&self) -> bool {
+        false
+    }
 
     /// Runs the model on inputs in the order of [`signature`](Module::signature);
     /// `None` stands for an optional input that was left out.

@@ -34,8 +34,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let (metrics, linger, drain) = (Metrics::install()?, config.linger, config.drain);
     let (tasks, mut ended) = Tasks::new();
     tasks.spawn_through_drain("metrics", metrics.clone().upkeep());
-    let running =
-        app::start(config, Arc::new(TorchEngine::new()), Arc::new(move || metrics.render()), &tasks).await?;
+    let engine = TorchEngine::with_threads(config.intra_op_threads);
+    let running = app::start(config, Arc::new(engine), Arc::new(move || metrics.render()), &tasks).await?;
     let failed = tokio::select! {
         signal = terminated() => { tracing::info!(signal = signal?, "stopping"); None }
         task = ended.next() => Some(task),

@@ -4,6 +4,7 @@
 //! translations onto one `Infer`; what it means to answer one is told once, in `infer`.
 
 mod authorise;
+mod deadline;
 mod describe;
 mod error;
 mod grpc;
@@ -35,6 +36,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// Most requests at a time, over all connections; one more is refused at once.
     pub max_in_flight: usize,
+    /// How long an answer may take where the request does not say.
+    pub default_timeout: Duration,
     /// How long a caller may pause within a body.
     pub longest_pause: Duration,
     /// Fires when callers should go elsewhere.
@@ -67,6 +70,7 @@ impl Default for Config {
             namespace: "default".to_owned(),
             max_body_bytes: 64 << 20,
             max_in_flight: 1024,
+            default_timeout: Duration::from_secs(60),
             longest_pause: Duration::from_secs(30),
             leaving: Stopping::new(),
             server_name: "sconce".to_owned(),

@@ -128,10 +128,11 @@ launch kube-proxy kube-proxy --config "$RUN/kube-proxy.yaml"
 await "the node has registered" kubelet 60 kubectl get node sconce
 kubectl wait --for=condition=Ready node/sconce --timeout=60s > /dev/null || fail "the node is not ready; see $RUN/log/kubelet.log"
 say "the node is ready ($((SECONDS - started)) s)"
-# A few volumes to claim: there is no provisioner.
-for number in 1 2 3 4 5 6 7 8; do
+# Volumes to claim, as there is no provisioner: each is claimed once, and keeps what was written to it.
+for number in $(seq 64); do
     mkdir -p "$DATA/volumes/$number"
-    kubectl apply --server-side -f - > /dev/null << YAML
+    cat << YAML
+---
 apiVersion: v1
 kind: PersistentVolume
 metadata: { name: volume-$number }
@@ -142,7 +143,7 @@ spec:
   local: { path: "$DATA/volumes/$number" }
   nodeAffinity: { required: { nodeSelectorTerms: [{ matchExpressions: [{ key: kubernetes.io/hostname, operator: In, values: [sconce] }] }] } }
 YAML
-done
+done | kubectl apply --server-side -f - > /dev/null
 
 # --- The mesh, as its own installer puts it there.
 kubectl apply --server-side -f "$PARTS/manifests/gateway-api" > /dev/null

@@ -218,18 +218,29 @@ impl Plane {
         version: &str,
         labels: &[(&str, &str)],
     ) -> Result<(), tonic::Status> {
-        let file = File::open(file).expect("the model's file");
-        let manifest =
-            chunk_file(&file).map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
-        let mut registry = self.registry();
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let request = v1::BeginPushRequest {
             model: model.into(),
             version: version.into(),
-            manifest: Some((&manifest).into()),
             selector: Some(v1::Selector { labels }),
             ..Default::default()
         };
+        self.push_as(file, request).await
+    }
+
+    /// Pushes a file on any terms; what it is made of is filled in.
+    ///
+    /// # Errors
+    /// As the control plane answers.
+    ///
+    /// # Panics
+    /// Where the file cannot be read.
+    pub async fn push_as(&self, file: &Path, request: v1::BeginPushRequest) -> Result<(), tonic::Status> {
+        let file = File::open(file).expect("the model's file");
+        let manifest =
+            chunk_file(&file).map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
+        let mut registry = self.registry();
+        let request = v1::BeginPushRequest { manifest: Some((&manifest).into()), ..request };
         let begun = registry.begin_push(request).await?.into_inner();
         let (assembly, push) = (Assembly::new(manifest), begun.push.clone());
         let messages: Vec<v1::UploadChunksRequest> = begun
@@ -257,8 +268,8 @@ impl Plane {
     /// Where it is refused.
     pub async fn activate(&self, model: &str, version: &str) {
         let share = v1::Share { version: version.into(), share: 10_000 };
-        let request =
-            v1::SetSplitRequest { model: model.into(), split: Some(v1::Split { shares: vec![share] }) };
+        let split = Some(v1::Split { shares: vec![share] });
+        let request = v1::SetSplitRequest { model: model.into(), split, sticky_header: None };
         self.registry().set_split(request).await.expect("the split is set");
     }
 

@@ -121,7 +121,7 @@ async fn two_versions(plane: &Plane, sidecar: &Sidecar) {
     }
     let share = |version: &str, share| Share { version: version.into(), share };
     let split = Split { shares: vec![share("1", 9_000), share("2", 1_000)] };
-    let request = SetSplitRequest { model: "digits".into(), split: Some(split) };
+    let request = SetSplitRequest { model: "digits".into(), split: Some(split), sticky_header: None };
     plane.registry().set_split(request).await.expect("the split is set");
 }
 

@@ -101,7 +101,16 @@ async fn a_push_in_one_request_may_be_repeated_and_moves_only_what_changed() {
     assert_eq!(first["version"]["metadata"]["commit"], "1a2b3c");
     let (status, again) = put("1", &digits("v1"), "").await;
     assert_eq!((status, &again["bytes_stored"], &again["version"]["version"]), (200, &json!(0), &json!("1")));
-    let (status, second) = put("auto", &digits("v2"), "?activate=true").await;
+    assert_eq!(again["version"]["batching"], Value::Null, "nobody says");
+    // Refused before the body is read, so there is none.
+    let columns = "models/default/digits/versions/auto?batching=columns";
+    let (status, columns) = rest(&operator, &plane, "PUT", columns, "").await;
+    assert!(
+        status == 400 && columns["error"].as_str().expect("why").contains("`rows` or `off`"),
+        "{columns}"
+    );
+    let (status, second) = put("auto", &digits("v2"), "?activate=true&batching=rows").await;
+    assert_eq!(second["version"]["batching"], "rows", "{second}");
     let moved = second["bytes_stored"].as_u64().expect("bytes");
     assert_eq!((status, &second["version"]["version"]), (200, &json!("2")), "{second}");
     assert!(moved > 0 && moved < whole / 4, "{moved} of {whole}");
@@ -159,7 +168,10 @@ async fn a_split_among_versions_that_do_not_fit_is_refused_with_the_difference()
     plane.push(&digits("v1"), "mixed", "2", &[]).await.expect("pushed");
     let share = |version: &str| v1::Share { version: version.into(), share: 5_000 };
     let split = Some(v1::Split { shares: vec![share("1"), share("2")] });
-    let refused = plane.registry().set_split(v1::SetSplitRequest { model: "mixed".into(), split }).await;
+    let refused = plane
+        .registry()
+        .set_split(v1::SetSplitRequest { model: "mixed".into(), split, sticky_header: None })
+        .await;
     let refused = refused.expect_err("their inputs differ");
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("does not exist in version"), "{}", refused.message());

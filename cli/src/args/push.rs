@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args as Options;
-use sconce_catalog::{Field, Labels, ModelName};
+use sconce_catalog::{Batching, Field, Labels, ModelName};
 
 use super::{Archive, VersionChoice, values};
 
@@ -46,4 +46,8 @@ pub(crate) struct Push {
     /// The same of an output
     #[arg(long, value_name = "NAME:DATATYPE[SHAPE]", value_parser = values::field)]
     pub(crate) output: Vec<Field>,
+    /// `rows`: dimension 0 counts rows that do not depend on one another, so that sidecars may run
+    /// those of several requests as one batch; `off`: they never do [default: what the archive says]
+    #[arg(long, value_name = "rows|off", verbatim_doc_comment)]
+    pub(crate) batching: Option<Batching>,
 }

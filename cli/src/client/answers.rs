@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(
             serde_json::to_value(&sidecar).expect("valid"),
             serde_json::json!({
-                "name": "edge-1", "namespace": "default", "connected": true, "last_seen": "2025-11-24T08:20:00Z",
+                "name": "edge-1", "namespace": "default", "connected": true, "last_seen": "2025-11-24T08:20:00.000Z",
                 "address": "https://127.0.0.1:8443", "labels": {"team": "pay"}, "serial": 3,
                 "versions": [{"model": "fraud", "version": "7", "state": "rejected", "reason": "no",
                               "answered": 0, "failed": 0, "bytes_fetched": 0}],

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use sconce_catalog::{ModelName, Split, Version};
-use sconce_proto::v1;
+use sconce_catalog::{ModelName, Split, StickyHeader, Version};
+use sconce_proto::{InvalidMessage, sticky_from_wire, sticky_to_wire, v1};
 
 use super::{Control, nonsense};
 use crate::{args::Role, failure::Failure};
 
-/// A split that is in force, and the serial since when.
+/// A split that is in force, by what callers are known, and the serial since when.
 pub(crate) struct Activated {
     pub(crate) serial: u64,
     pub(crate) split: Split,
+    pub(crate) sticky: Option<StickyHeader>,
 }
 
 impl Control {
@@ -23,14 +24,24 @@ impl Control {
         Ok(answer.into_inner().serial)
     }
 
-    /// Sets the split of a model.
-    pub(crate) async fn set_split(&mut self, model: &ModelName, split: &Split) -> Result<Activated, Failure> {
-        let request =
-            self.request(v1::SetSplitRequest { model: model.to_string(), split: Some(split.into()) });
+    /// Sets the split of a model, and by what callers are known where `sticky` says it.
+    pub(crate) async fn set_split(
+        &mut self,
+        model: &ModelName,
+        split: &Split,
+        sticky: Option<Option<&StickyHeader>>,
+    ) -> Result<Activated, Failure> {
+        let request = self.request(v1::SetSplitRequest {
+            model: model.to_string(),
+            split: Some(split.into()),
+            sticky_header: sticky.map(sticky_to_wire),
+        });
         let answer = self.registry.set_split(request).await.map_err(|status| self.failure(status))?;
         let answer = answer.into_inner();
         let split = answer.split.unwrap_or_default().try_into().map_err(nonsense)?;
-        Ok(Activated { serial: answer.serial, split })
+        let sticky = sticky_from_wire(&answer.sticky_header);
+        let sticky = sticky.map_err(|error| nonsense(InvalidMessage::Sticky(error)))?;
+        Ok(Activated { serial: answer.serial, split, sticky })
     }
 
     /// Creates a token and answers with its text.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::StreamExt as _;
-use sconce_catalog::{Split, Version, VersionRecord};
+use sconce_catalog::{Signature, Split, Version, VersionRecord};
 use sconce_proto::{InvalidMessage, labels_to_wire, v1};
 
 use super::{Announcement, Control, nonsense};
@@ -45,13 +45,12 @@ impl Control {
         mut progress: impl FnMut(Stage),
     ) -> Result<Pulled, Failure> {
         let overrides = &what.overrides;
-        let given = !overrides.inputs.is_empty() || !overrides.outputs.is_empty();
         let request = self.request(v1::PullVersionRequest {
             model: what.model.to_string(),
             version: what.version.as_ref().map_or_else(|| "auto".to_owned(), Version::to_string),
             metadata: what.metadata.clone().into_iter().collect(),
             selector: what.selector.as_ref().map(|labels| v1::Selector { labels: labels_to_wire(labels) }),
-            overrides: given.then(|| overrides.into()),
+            overrides: (*overrides != Signature::default()).then(|| overrides.into()),
             activate: wanted.activate,
             source: wanted.address,
             digest: wanted.digest,

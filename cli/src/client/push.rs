@@ -43,14 +43,13 @@ impl Control {
         manifest: &Manifest,
     ) -> Result<Begun, Failure> {
         let overrides = &what.overrides;
-        let given = !overrides.inputs.is_empty() || !overrides.outputs.is_empty();
         let request = self.request(v1::BeginPushRequest {
             model: what.model.to_string(),
             version: what.version.as_ref().map_or_else(|| "auto".to_owned(), Version::to_string),
             manifest: Some(manifest.into()),
             metadata: what.metadata.clone().into_iter().collect(),
             selector: what.selector.as_ref().map(|labels| v1::Selector { labels: labels_to_wire(labels) }),
-            overrides: given.then(|| overrides.into()),
+            overrides: (*overrides != Signature::default()).then(|| overrides.into()),
         });
         let answer = self.registry.begin_push(request).await.map_err(|status| self.failure(status))?;
         let answer = answer.into_inner();

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sconce_catalog::{Field, Model, ModelName, Signature, Version, VersionRecord};
+use sconce_catalog::{Batching, Field, Model, ModelName, Signature, Version, VersionRecord};
 use serde::Serialize;
 
-use super::models::{ShareView, shares};
+use super::models::{self, ShareView, shares};
 use crate::{
     args::Pinned,
     client::Control,
@@ -44,7 +44,7 @@ pub(super) async fn run(what: &Pinned, mut control: Control, out: Output) -> Res
         selector: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         signature: record.signature.clone(),
     };
-    let split = model.split.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+    let split = models::split(&model);
     out.show(&view, |view| people(view, &split))
 }
 
@@ -79,7 +79,7 @@ fn people(view: &DescribedView, split: &str) -> String {
     }
     format!(
         "model     {}\nversion   {}\nsplit     {split}\nselector  {}\nsize      {}\nartifact  {}\npushed    {} by \
-         {}\nmetadata  {}\n\n{table}",
+         {}\nmetadata  {}\nbatching  {}\n\n{table}",
         view.model,
         view.version,
         text(&view.selector),
@@ -88,6 +88,7 @@ fn people(view: &DescribedView, split: &str) -> String {
         view.pushed_at,
         view.pushed_by,
         text(&view.metadata),
+        view.signature.batching.unwrap_or(Batching::Off),
     )
 }
 

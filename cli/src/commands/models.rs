@@ -24,6 +24,9 @@ struct ModelView {
     name: String,
     versions: Vec<String>,
     split: Vec<ShareView>,
+    /// The header by which callers are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sticky: Option<String>,
     selector: BTreeMap<String, String>,
 }
 
@@ -71,6 +74,15 @@ pub(super) fn shares(split: Option<&Split>) -> Vec<ShareView> {
     split.map(|split| split.shares().iter().map(share).collect()).unwrap_or_default()
 }
 
+/// The split as people read it, and by what callers are known.
+pub(super) fn split(model: &Model) -> String {
+    let shares = model.split.as_ref().map_or_else(|| "-".to_owned(), Split::to_string);
+    match &model.sticky {
+        Some(header) => format!("{shares} by {header}"),
+        None => shares,
+    }
+}
+
 /// What a sidecar says of one version of a model.
 pub(super) fn status<'a>(
     sidecar: &'a Sidecar,
@@ -94,7 +106,7 @@ pub(super) async fn list(args: Models, mut control: Control, out: Output) -> Res
             table.row([
                 view.name.clone(),
                 view.versions.len().to_string(),
-                model.split.as_ref().map_or_else(|| "-".into(), Split::to_string),
+                split(model),
                 pairs(model.selector.labels().iter()),
             ]);
         }
@@ -108,6 +120,7 @@ fn model_view(name: &ModelName, model: &Model) -> ModelView {
         name: name.to_string(),
         versions: model.versions.keys().map(Version::to_string).collect(),
         split: shares(model.split.as_ref()),
+        sticky: model.sticky.as_ref().map(ToString::to_string),
         selector: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
     }
 }

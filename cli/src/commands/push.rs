@@ -59,7 +59,11 @@ pub(super) async fn run(args: Push, mut control: Control, out: Output) -> Result
         },
         metadata: args.meta.iter().cloned().collect::<BTreeMap<_, _>>(),
         selector: args.selector.clone(),
-        overrides: Signature { inputs: args.input.clone(), outputs: args.output.clone() },
+        overrides: Signature {
+            inputs: args.input.clone(),
+            outputs: args.output.clone(),
+            batching: args.batching,
+        },
     };
     let (version, landed, moved, already_committed) = match &args.what {
         Archive::File(_) if args.digest.is_some() => {
@@ -140,7 +144,7 @@ async fn land(control: &mut Control, args: &Push, begun: &Begun) -> Result<Lande
     if !args.activate {
         return Ok(Landed { record, split: model.split, serial: None });
     }
-    let set = control.set_split(&args.model, &Split::whole(begun.version.clone())).await?;
+    let set = control.set_split(&args.model, &Split::whole(begun.version.clone()), None).await?;
     Ok(Landed { record, split: Some(set.split), serial: Some(set.serial) })
 }
 

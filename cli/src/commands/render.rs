@@ -19,17 +19,21 @@ use crate::{
 /// Prints the split as the control plane has it.
 pub(super) async fn run(args: &Render, mut control: Control, out: Output) -> Result<(), Failure> {
     let model = control.model(&args.model).await?.model;
-    let split = model.split.ok_or_else(|| {
+    let routing = Routing::of(&model).ok_or_else(|| {
         Failure::failed(format!("{} has no version yet, hence nothing to publish", args.model))
             .hint("push one first, or name a split with --split and --generation")
     })?;
-    print(args, &Routing { split, generation: model.generation }, out)
+    print(args, &routing, out)
 }
 
 /// Prints the split that was typed.
 pub(super) fn offline(args: &Render, out: Output) -> Result<(), Failure> {
-    let split = split::wanted(&args.split)?;
-    print(args, &Routing { split, generation: Generation(args.generation.unwrap_or_default()) }, out)
+    print(args, &typed(args)?, out)
+}
+
+fn typed(args: &Render) -> Result<Routing, Failure> {
+    let generation = Generation(args.generation.unwrap_or_default());
+    Ok(Routing { split: split::wanted(&args.split)?, generation, sticky: args.sticky.clone() })
 }
 
 fn print(args: &Render, routing: &Routing, out: Output) -> Result<(), Failure> {
@@ -66,7 +70,7 @@ mod tests {
         failure::Exit,
     };
 
-    fn typed(line: &str) -> Render {
+    fn parsed(line: &str) -> Render {
         match Args::try_parse_from(line.split(' ')).expect("valid").command {
             Command::Render(render) => render,
             other => panic!("{other:?}"),
@@ -74,9 +78,8 @@ mod tests {
     }
 
     fn rendered(line: &str) -> Result<Vec<Value>, Failure> {
-        let args = typed(line);
-        let split = split::wanted(&args.split)?;
-        objects(&args, &Routing { split, generation: Generation(args.generation.expect("typed")) })
+        let args = parsed(line);
+        objects(&args, &typed(&args)?)
     }
 
     #[test]
@@ -97,6 +100,10 @@ mod tests {
         let delegate = rendered(&format!("{line} --delegate")).expect("rendered");
         assert_eq!(delegate[1]["spec"].get("hosts"), None);
         assert_eq!(whole[1]["spec"]["http"], delegate[1]["spec"]["http"]);
+        let sticky = rendered(&format!("{line} --sticky X-User-Id")).expect("rendered");
+        let route = &sticky[1]["spec"]["http"][2]["route"];
+        assert_eq!(route[0]["headers"]["request"]["set"]["x-sconce-route"], "ml/fraud@41");
+        assert_eq!(sticky[1]["metadata"]["annotations"]["sconce.dev/sticky"], "x-user-id");
     }
 
     #[test]
@@ -111,7 +118,7 @@ mod tests {
     async fn the_control_plane_is_asked_where_no_split_is_typed() {
         let standin = Standin::start().await;
         let control = Control::connect(&standin.access).await.expect("connected");
-        let failure = run(&typed("sconce render m"), control, Output(Format::Table)).await;
+        let failure = run(&parsed("sconce render m"), control, Output(Format::Table)).await;
         // The stand-in's model has no version.
         assert!(failure.expect_err("nothing to publish").to_string().contains("no version yet"));
     }

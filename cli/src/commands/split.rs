@@ -19,6 +19,9 @@ use crate::{
 struct SplitView {
     model: String,
     split: Vec<ShareView>,
+    /// The header by which callers are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sticky: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     serial: Option<u64>,
     /// How far it has come.
@@ -35,26 +38,35 @@ struct Deleted {
     serial: u64,
 }
 
-/// Sets the split, or shows it where no share is given.
+/// Sets the split, or shows it where nothing is given. Who only says by what callers are known leaves
+/// the shares as they are.
 pub(super) async fn run(args: args::Split, mut control: Control, out: Output) -> Result<(), Failure> {
     let model = args.model.to_string();
-    if args.shares.is_empty() {
+    let sticky = if args.no_sticky { Some(None) } else { args.sticky.as_ref().map(Some) };
+    let wanted = if args.shares.is_empty() {
         let described = control.model(&args.model).await?;
-        let split = described.model.split;
-        let view = SplitView {
-            model,
-            split: shares(split.as_ref()),
-            serial: None,
-            progress: described.progress,
-            seconds: None,
-        };
-        return show(&view, split.as_ref(), out);
-    }
-    let wanted = wanted(&args.shares).map_err(|failure| {
-        failure.hint(format!("write it as `sconce split {} 1=90 2=10`; the shares sum to 100", args.model))
-    })?;
+        match (described.model.split, sticky) {
+            (Some(split), Some(_)) => split,
+            (split, _) => {
+                let view = SplitView {
+                    model,
+                    split: shares(split.as_ref()),
+                    sticky: described.model.sticky.map(|header| header.to_string()),
+                    serial: None,
+                    progress: described.progress,
+                    seconds: None,
+                };
+                return show(&view, split.as_ref(), out);
+            }
+        }
+    } else {
+        wanted(&args.shares).map_err(|failure| {
+            failure
+                .hint(format!("write it as `sconce split {} 1=90 2=10`; the shares sum to 100", args.model))
+        })?
+    };
     let began = Instant::now();
-    let set = control.set_split(&args.model, &wanted).await?;
+    let set = control.set_split(&args.model, &wanted, sticky).await?;
     let (progress, seconds) = match args.wait {
         0 => (control.model(&args.model).await?.progress, None),
         limit => {
@@ -62,8 +74,15 @@ pub(super) async fn run(args: args::Split, mut control: Control, out: Output) ->
             (progress, Some(began.elapsed().as_secs_f64()))
         }
     };
-    let split = shares(Some(&set.split));
-    show(&SplitView { model, split, serial: Some(set.serial), progress, seconds }, Some(&set.split), out)
+    let view = SplitView {
+        model,
+        split: shares(Some(&set.split)),
+        sticky: set.sticky.map(|header| header.to_string()),
+        serial: Some(set.serial),
+        progress,
+        seconds,
+    };
+    show(&view, Some(&set.split), out)
 }
 
 /// The split that was typed.
@@ -75,7 +94,10 @@ pub(super) fn wanted(shares: &[SplitShare]) -> Result<Split, Failure> {
 fn show(view: &SplitView, split: Option<&Split>, out: Output) -> Result<(), Failure> {
     out.show(view, |view| match split {
         None => format!("{} has no version yet, hence no split", view.model),
-        Some(split) => format!("{}: {split}\n{}", view.model, view.progress.message),
+        Some(split) => {
+            let by = view.sticky.as_ref().map(|header| format!(", callers by {header}")).unwrap_or_default();
+            format!("{}: {split}{by}\n{}", view.model, view.progress.message)
+        }
     })
 }
 

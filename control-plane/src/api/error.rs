@@ -77,6 +77,12 @@ impl From<InvalidMessage> for ApiError {
     }
 }
 
+impl From<sconce_catalog::InvalidStickyHeader> for ApiError {
+    fn from(error: sconce_catalog::InvalidStickyHeader) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
 impl From<sconce_catalog::InvalidName> for ApiError {
     fn from(error: sconce_catalog::InvalidName) -> Self {
         Self::Invalid(error.to_string())

@@ -4,13 +4,13 @@ use std::pin::Pin;
 
 use futures::{Stream, StreamExt as _};
 use sconce_catalog::{Digest, Labels, Manifest, ModelName, Selector, Signature, Split};
-use sconce_proto::{model_to_wire, v1, version_to_wire};
+use sconce_proto::{model_to_wire, sticky_to_wire, v1, version_to_wire};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, ApiError, events, pulls, wire};
 use crate::{
     access::Role,
-    store::{Begin, Join},
+    store::{Begin, Join, Sticky},
 };
 
 pub(super) struct Registry(pub(super) Api);
@@ -118,10 +118,18 @@ impl v1::registry_server::Registry for Registry {
 
     async fn set_split(&self, request: Request<v1::SetSplitRequest>) -> Answer<v1::SetSplitResponse> {
         let caller = self.0.allow(&request, Role::Operator, ("split", &request.get_ref().model)).await?;
-        let v1::SetSplitRequest { model, split } = request.into_inner();
+        let v1::SetSplitRequest { model, split, sticky_header } = request.into_inner();
+        let name = model_name(&model)?;
         let split = Split::try_from(split.unwrap_or_default()).map_err(ApiError::from)?;
-        let serial = self.0.store.set_split(&caller.name, &model_name(&model)?, split.clone()).await?;
-        Ok(Response::new(v1::SetSplitResponse { serial: serial.0, split: Some((&split).into()) }))
+        let sticky = Sticky::read(sticky_header.as_deref()).map_err(ApiError::from)?;
+        let serial = self.0.store.set_split(&caller.name, &name, split.clone(), sticky).await?;
+        let catalog = self.0.store.catalog().borrow().clone();
+        let sticky = catalog.models.get(&name).and_then(|model| model.sticky.as_ref());
+        Ok(Response::new(v1::SetSplitResponse {
+            serial: serial.0,
+            split: Some((&split).into()),
+            sticky_header: sticky_to_wire(sticky),
+        }))
     }
 
     type WatchEventsStream = Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;

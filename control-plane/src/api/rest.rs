@@ -31,7 +31,7 @@ use self::{
     },
 };
 use super::{Api, ApiError};
-use crate::access::Role;
+use crate::{access::Role, store::Sticky};
 
 /// The routes, with their document among them.
 pub(super) fn router(api: Api) -> Router {
@@ -58,6 +58,15 @@ pub(super) fn router(api: Api) -> Router {
         .with_state(api)
         .layer(DefaultBodyLimit::max(super::MAX_MESSAGE))
         .route("/api/v1/openapi.json", axum::routing::get(async move || Json(document)))
+}
+
+/// By what callers are known.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Known {
+    /// The request header by which callers are known, such as `x-user-id`: each of them is answered by
+    /// the same version every time. Empty for none; absent leaves it as it is.
+    sticky: Option<String>,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -102,10 +111,11 @@ async fn model(
 }
 
 /// Sets who answers how much, in percent by version.
-#[utoipa::path(put, path = "/api/v1/models/{namespace}/{model}/split", params(("namespace" = String, Path), ("model" = String, Path)), request_body = SplitView, responses((status = 200, body = Changed), (status = 409, body = Failed)))]
+#[utoipa::path(put, path = "/api/v1/models/{namespace}/{model}/split", params(("namespace" = String, Path), ("model" = String, Path), Known), request_body = SplitView, responses((status = 200, body = Changed), (status = 409, body = Failed)))]
 async fn set_split(
     State(api): State<Api>,
     Segments(named): Segments<Named>,
+    Options(known): Options<Known>,
     who: Who,
     Body(wanted): Body<SplitView>,
 ) -> Result<Json<Changed>, ApiError> {
@@ -122,7 +132,8 @@ async fn set_split(
     });
     let shares: Result<Vec<_>, ApiError> = shares.collect();
     let split = Split::new(shares?).map_err(|error| ApiError::Invalid(error.to_string()))?;
-    let serial = api.store.set_split(&caller.name, &name(&named)?, split).await?;
+    let sticky = Sticky::read(known.sticky.as_deref())?;
+    let serial = api.store.set_split(&caller.name, &name(&named)?, split, sticky).await?;
     Ok(Json(Changed { serial: serial.0 }))
 }
 

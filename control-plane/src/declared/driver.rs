@@ -23,7 +23,7 @@ use crate::{
     fleet::{Fleet, Members},
     publish::{Backoff, ClusterError, Publications},
     pull::{Credentials, Pull, Pulls},
-    store::{SOURCE_DIGEST, Store},
+    store::{SOURCE_DIGEST, Sticky, Store},
 };
 
 mod models;
@@ -279,7 +279,7 @@ impl<C: Cluster> Driver<C> {
         if model.versions.len() > 1 && world.all_go(&spec.model, model) {
             let keep = model.versions.keys().next_back().cloned().unwrap_or_else(|| spec.version.clone());
             let whole = Split::whole(keep.clone());
-            if let Err(error) = self.store.set_split(&principal, &spec.model, whole).await {
+            if let Err(error) = self.store.set_split(&principal, &spec.model, whole, Sticky::AsItIs).await {
                 tracing::warn!(object = %object.id, %error, "shares were not taken from versions that go");
             }
             if keep == spec.version {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::status::Status;
-use crate::pull::Source;
+use crate::{pull::Source, store::Sticky};
 
 /// What both kinds belong to.
 pub(super) const GROUP: &str = "sconce.dev";
@@ -48,10 +48,12 @@ pub(super) struct Object {
 }
 
 /// What a `Model` says.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct ModelSpec {
     pub(super) selector: Option<Selector>,
     pub(super) split: Option<Split>,
+    /// By what callers are known; as it is, where nothing is said.
+    pub(super) sticky: Sticky,
 }
 
 /// What a `ModelVersion` says.
@@ -128,6 +130,7 @@ impl Object {
         struct Spec {
             selector: Option<Labelled>,
             split: Option<Vec<Shared>>,
+            sticky_header: Option<String>,
         }
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
@@ -149,6 +152,8 @@ impl Object {
         Ok(ModelSpec {
             selector: labels.map_err(|error| format!("spec.selector: {error}"))?.map(Selector::new),
             split: shares.transpose().map_err(|error| format!("spec.split: {error}"))?,
+            sticky: Sticky::read(spec.sticky_header.as_deref())
+                .map_err(|error| format!("spec.stickyHeader: {error}"))?,
         })
     }
 
@@ -253,7 +258,11 @@ pub(super) mod tests {
         let spec =
             model(json!({ "split": [{ "version": "1", "share": 9_500 }, { "version": "2", "share": 500 }] }));
         assert_eq!(spec.expect("valid").split.expect("a split").to_string(), "1=95 %, 2=5 %");
-        assert_eq!(model(json!({})), Ok(ModelSpec::default()));
+        assert_eq!(model(json!({})), Ok(ModelSpec { selector: None, split: None, sticky: Sticky::AsItIs }));
+        let sticky = |text: &str| model(json!({ "stickyHeader": text })).map(|spec| spec.sticky);
+        assert_eq!(sticky("X-User-Id"), Ok(Sticky::By(Some("x-user-id".parse().expect("valid")))));
+        assert_eq!(sticky(""), Ok(Sticky::By(None)));
+        assert!(sticky("host").expect_err("no caller's").starts_with("spec.stickyHeader"));
         let short = model(json!({ "split": [{ "version": "1", "share": 9_500 }] })).expect_err("95 %");
         assert!(short.contains("spec.split") && short.contains("95 %"), "{short}");
     }

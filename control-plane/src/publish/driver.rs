@@ -27,6 +27,7 @@ use super::{
     world::{Silence, World, route_id},
 };
 use crate::{
+    declared::Owners,
     fleet::{Members, PodName},
     store::now_ms,
 };
@@ -46,6 +47,7 @@ const FOREIGN: Duration = Duration::from_secs(15);
 pub(super) struct Inputs {
     pub(super) catalog: watch::Receiver<Arc<Catalog>>,
     pub(super) members: watch::Receiver<Arc<Members>>,
+    pub(super) owners: watch::Receiver<Owners>,
     pub(super) observed: watch::Receiver<Observed>,
     pub(super) held: watch::Receiver<Option<Instant>>,
 }
@@ -156,8 +158,7 @@ impl<C: Cluster> Driver<C> {
         name: &ModelName,
         model: &Model,
     ) -> Result<Option<Instant>, ClusterError> {
-        let Some(split) = model.split.clone() else { return Ok(None) };
-        let wanted = Routing { split, generation: model.generation };
+        let Some(wanted) = Routing::of(model) else { return Ok(None) };
         let now = Instant::now();
         let again = self.refused.get(name).filter(|(refused, _)| *refused == wanted);
         if let Some(due) = again.and_then(|(_, backoff)| backoff.due(now)) {
@@ -232,7 +233,7 @@ impl<C: Cluster> Driver<C> {
         let Some(target) = target else { return left.map_or(Ok(()), |error| Err(error.into())) };
         let options = render::Options {
             delegate: world.observed.is_delegate(namespace, &render::route_name(backend.model())),
-            owner: None,
+            owner: world.owner(backend.model()),
             retries: self.settings.retries,
         };
         self.keep(world, backend, render::service(backend, &options)).await?;
@@ -356,6 +357,7 @@ impl Inputs {
         World {
             catalog: self.catalog.borrow_and_update().clone(),
             members: self.members.borrow_and_update().clone(),
+            owners: self.owners.borrow_and_update().clone(),
             observed: self.observed.borrow_and_update().clone(),
         }
     }
@@ -371,6 +373,7 @@ impl Inputs {
         let alive = tokio::select! {
             news = self.catalog.changed() => news.is_ok(),
             news = self.members.changed() => news.is_ok(),
+            news = self.owners.changed() => news.is_ok(),
             news = self.observed.changed() => news.is_ok(),
             news = self.held.changed() => news.is_ok(),
             () = woken => true,

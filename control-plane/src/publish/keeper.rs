@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
+use sconce_istio::names::ANNOTATION_PREFIX;
 use serde_json::Value;
 
 use super::{
@@ -161,7 +162,17 @@ fn refused(what: &str) -> Trouble {
 }
 
 /// Whether nothing of what we set differs. The rest of the metadata is anybody's, but for the
-/// labels by which we know our own.
+/// labels by which we know our own, and our annotations, which we and the injector read.
 fn same(held: &Value, seen: &Value) -> bool {
-    held["spec"] == seen["spec"] && held["metadata"]["uid"] == seen["metadata"]["uid"] && ours(seen)
+    held["spec"] == seen["spec"]
+        && held["metadata"]["uid"] == seen["metadata"]["uid"]
+        && annotations_stay(held, seen)
+        && ours(seen)
+}
+
+/// Whether ours are as they were; others may be added.
+fn annotations_stay(held: &Value, seen: &Value) -> bool {
+    let held = held["metadata"]["annotations"].as_object().into_iter().flatten();
+    let mut own = held.filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX));
+    own.all(|(key, value)| seen["metadata"]["annotations"][key.as_str()] == *value)
 }

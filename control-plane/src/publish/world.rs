@@ -9,14 +9,18 @@ use std::{
 use sconce_catalog::{Catalog, Model, ModelName};
 use sconce_istio::{
     names::LANES_SERVICE,
-    render::{self, Routing},
+    render::{self, Owner, Routing},
+    selectors::Selectors,
 };
 
 use super::{
     cluster::{Kind, ObjectId, Observed},
     plan::Pod,
 };
-use crate::fleet::{Member, Members, PodName};
+use crate::{
+    declared::Owners,
+    fleet::{Member, Members, PodName},
+};
 
 /// Kinds that a route may have.
 const ROUTES: [Kind; 2] = [Kind::VirtualService, Kind::HttpRoute];
@@ -25,6 +29,7 @@ const ROUTES: [Kind; 2] = [Kind::VirtualService, Kind::HttpRoute];
 pub(super) struct World {
     pub(super) catalog: Arc<Catalog>,
     pub(super) members: Arc<Members>,
+    pub(super) owners: Owners,
     pub(super) observed: Observed,
 }
 
@@ -87,6 +92,20 @@ impl World {
         routes.filter_map(|route| render::read(route)).max_by_key(|routing| routing.generation)
     }
 
+    /// The object that declares a model. While it is not known which do, whoever it was before: a
+    /// control plane that has just started takes nothing from anybody.
+    pub(super) fn owner(&self, model: &ModelName) -> Option<Owner> {
+        match &self.owners {
+            Some(owners) => owners.get(model).cloned(),
+            None => {
+                let published = self.objects_of(model).into_iter();
+                published
+                    .filter_map(|id| self.observed.objects.get(&id))
+                    .find_map(|object| render::owner(object))
+            }
+        }
+    }
+
     /// Objects of a model, as they are called; nothing else is ever deleted.
     pub(super) fn objects_of(&self, model: &ModelName) -> Vec<ObjectId> {
         // Routes first: one without its Service would answer 503.
@@ -117,6 +136,12 @@ impl World {
     /// Namespaces with models.
     pub(super) fn namespaces(&self) -> BTreeSet<&str> {
         self.catalog.models.keys().map(ModelName::namespace).collect()
+    }
+
+    /// By which labels the models of a namespace ask for pods.
+    pub(super) fn selectors(&self, namespace: &str) -> Selectors {
+        let models = self.catalog.models.iter().filter(|(name, _)| name.namespace() == namespace);
+        models.map(|(name, model)| (name.name().to_owned(), model.selector.clone())).collect()
     }
 
     /// Pods that are endpoints of a model.

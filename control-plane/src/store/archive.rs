@@ -8,7 +8,7 @@ use sconce_catalog::{
     Digest, Manifest, ModelName, Selector, Serial, Signature, Split, Version, VersionRecord,
 };
 
-use super::{Begin, Store, push::blocking};
+use super::{Begin, Sticky, Store, push::blocking};
 use crate::api::ApiError;
 
 /// Begins metadata that only the control plane writes: it can be relied on.
@@ -86,7 +86,7 @@ impl Store {
         activate: bool,
     ) -> Result<Arrived, ApiError> {
         if activate {
-            self.set_split(principal, name, Split::whole(version.clone())).await?;
+            self.set_split(principal, name, Split::whole(version.clone()), Sticky::AsItIs).await?;
         }
         let catalog = self.current();
         let model = catalog.models.get(name);

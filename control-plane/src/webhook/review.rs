@@ -82,23 +82,42 @@ impl Question {
     fn injected(&self, response: AdmissionResponse, injection: Injection, limits: &[Value]) -> Answer {
         let sidecar = inject::container(&injection.pod).unwrap_or(&Value::Null);
         if let Err(violation) = inject::check_limits(sidecar, limits) {
-            return self.rejected(response, &violation.to_string());
+            let why = violation.to_string();
+            return match injection.selected_by {
+                Some(model) => self.skipped(response, &Skip::Unfit { model, why }),
+                None => self.rejected(response, &why),
+            };
         }
         if injection.patch.0.is_empty() {
             return Answer { response, outcome: "unchanged", note: None };
         }
-        self.patched(response, injection.patch, "injected")
+        // Who has not asked for it is told why it is there, once.
+        let first = inject::container(&self.pod).is_none();
+        let note = injection.selected_by.filter(|_| first).and_then(|model| {
+            let text = format!("the selector of the model {model} asks for a sidecar");
+            self.note("SidecarInjected", &text, false)
+        });
+        Answer { note, ..self.patched(response, injection.patch, "injected") }
     }
 
     fn skipped(&self, response: AdmissionResponse, skip: &Skip) -> Answer {
-        if *skip == Skip::Static {
+        let note = |warning| self.note("SidecarSkipped", &skip.to_string(), warning);
+        match skip {
+            // Most pods: not a word about what nobody has asked for.
+            Skip::NotAsked => return Answer { response, outcome: "unasked", note: None },
             // A kubelet wrote it, and would not know the pod by another content.
-            let note = self.note("SidecarSkipped", &skip.to_string(), false);
-            return Answer { response, outcome: "skipped", note };
+            Skip::Static => return Answer { response, outcome: "skipped", note: note(false) },
+            _ => {}
         }
-        let mut pod = self.pod.clone();
+        // What an earlier pass has put in goes: it would be in a pod that says that it has none.
+        let mut pod = match inject::uninject(&self.pod) {
+            Ok(pod) => pod,
+            Err(rejection) => return self.rejected(response, &rejection.to_string()),
+        };
         pod["metadata"]["annotations"][names::STATUS_ANNOTATION] = json!(inject::skipped(skip));
-        self.patched(response, json_patch::diff(&self.pod, &pod), "skipped")
+        let answer = self.patched(response, json_patch::diff(&self.pod, &pod), "skipped");
+        let unfit = matches!(skip, Skip::Unfit { .. });
+        Answer { note: if unfit { note(true) } else { answer.note }, ..answer }
     }
 
     fn rejected(&self, response: AdmissionResponse, why: &str) -> Answer {

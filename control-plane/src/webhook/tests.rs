@@ -126,10 +126,28 @@ async fn a_bundle_that_somebody_changes_is_put_back_and_the_rest_of_it_is_not_to
     assert_eq!(api.bundle_where(|now| now != "spoiled").await, bundle);
     let configuration = api.configuration();
     assert_eq!(configuration["webhooks"][0]["fromTheFuture"], "kept");
+    let bundles = [0, 1].map(|at| configuration["webhooks"][at]["clientConfig"]["caBundle"].clone());
+    assert_eq!(bundles[0], bundles[1], "both ways lead to the same webhook");
     assert_eq!(
-        configuration["webhooks"][1]["clientConfig"],
+        configuration["webhooks"][2]["clientConfig"],
         json!({ "service": { "name": "other", "namespace": "x" } })
     );
+}
+
+#[tokio::test]
+async fn what_models_ask_for_is_heard_while_it_runs() {
+    let api = ApiServer::start();
+    let (address, _tasks) = replica(&api).await;
+    let bundle = api.bundle_where(|bundle| !bundle.is_empty()).await;
+    let mut pod = pod();
+    pod["metadata"]["labels"] = json!({ "team": "pay" });
+    let answer = eventually(async || ask(address.webhook, &bundle, &pod).await.ok()).await;
+    assert_eq!((&answer["response"]["allowed"], answer["response"].get("patchType")), (&json!(true), None));
+    api.set_selectors(r#"{"fraud":{"team":"pay"}}"#);
+    let asked = async || {
+        ask(address.webhook, &bundle, &pod).await.ok().filter(|it| it["response"]["patchType"] == "JSONPatch")
+    };
+    eventually(asked).await;
 }
 
 #[tokio::test]

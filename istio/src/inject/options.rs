@@ -28,6 +28,11 @@ pub(super) struct Options {
     pub(super) hold_application: bool,
     pub(super) native_sidecar: Option<bool>,
     pub(super) inference_threads: Option<u64>,
+    pub(super) intra_op_threads: Option<u64>,
+    pub(super) queue_size: Option<u64>,
+    pub(super) max_batch_rows: Option<u64>,
+    pub(super) batch_target_ms: Option<u64>,
+    pub(super) default_timeout_ms: Option<u64>,
     pub(super) max_body_bytes: Option<u64>,
 }
 
@@ -133,6 +138,26 @@ pub const KEYS: &[Key] = &[
         options.inference_threads = Some(positive(text)?);
         Some(())
     }),
+    key("intra-op-threads", "a number of threads, at least 1", |options, text| {
+        options.intra_op_threads = Some(positive(text)?);
+        Some(())
+    }),
+    key("queue-size", "a number of requests, at least 1", |options, text| {
+        options.queue_size = Some(positive(text)?);
+        Some(())
+    }),
+    key("max-batch-rows", "a number of rows, at least 1", |options, text| {
+        options.max_batch_rows = Some(positive(text)?);
+        Some(())
+    }),
+    key("batch-target-ms", "a number of milliseconds, at least 1", |options, text| {
+        options.batch_target_ms = Some(positive(text)?);
+        Some(())
+    }),
+    key("default-timeout-ms", "a number of milliseconds, at least 1", |options, text| {
+        options.default_timeout_ms = Some(positive(text)?);
+        Some(())
+    }),
     key("max-body-bytes", "a number of bytes, at least 1", |options, text| {
         options.max_body_bytes = Some(positive(text)?);
         Some(())
@@ -163,6 +188,11 @@ impl Default for Options {
             hold_application: true,
             native_sidecar: None,
             inference_threads: None,
+            intra_op_threads: None,
+            queue_size: None,
+            max_batch_rows: None,
+            batch_target_ms: None,
+            default_timeout_ms: None,
             max_body_bytes: None,
         }
     }

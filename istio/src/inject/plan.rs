@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    Asked, Rejection, Request, merge,
+    Rejection, Request, merge,
     mesh::{self, Excluded, Proxy},
     options::Options,
+    permission::Asker,
     place, shape,
     sidecar::{self, Setting},
     status::{List, Partial, Status},
@@ -22,6 +23,7 @@ pub(super) struct Plan {
     image_pull_secrets: Vec<String>,
     partial: Option<Partial>,
     label: bool,
+    selected_by: Option<String>,
     hash: String,
 }
 
@@ -30,7 +32,7 @@ const DEFAULT_GRACE: u64 = 30;
 
 impl Plan {
     /// What this pod, which has nothing of ours in it, should have.
-    pub(super) fn new(bare: &Value, request: &Request<'_>) -> Result<Self, Rejection> {
+    pub(super) fn new(bare: &Value, request: &Request<'_>, asker: &Asker) -> Result<Self, Rejection> {
         let options = Options::of(bare, request.namespace, request.settings)?;
         let proxy = mesh::proxy(bare, request);
         let partial = partial(bare)?;
@@ -49,8 +51,12 @@ impl Plan {
             excluded: if meshed { excluded(&options) } else { Vec::new() },
             image_pull_secrets: request.settings.image_pull_secrets.clone(),
             partial,
-            label: request.asked == Asked::ByCommand
-                && shape::text(bare, "labels", names::INJECT_LABEL).is_none(),
+            // Whoever else asked: the label is by what pods with a sidecar are known.
+            label: shape::text(bare, "labels", names::INJECT_LABEL).is_none(),
+            selected_by: match asker {
+                Asker::Model(model) => Some(model.clone()),
+                Asker::Owner => None,
+            },
             hash: String::new(),
         };
         plan.hash = plan.digest();
@@ -101,6 +107,7 @@ impl Plan {
         let mut status = Status {
             hash: self.hash.clone(),
             label: self.label || before.is_some_and(|status| status.label),
+            selected_by: self.selected_by.clone(),
             ..Status::default()
         };
         self.add_volumes(&mut pod, &mut status);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Rejection, options::Options};
-use crate::names;
+use crate::{names, selectors::Selectors};
 
 /// How an installation injects: one file, read by the webhook and by the command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub struct Namespace {
     pub labels: BTreeMap<String, String>,
     /// Its annotations: options for all its pods.
     pub annotations: BTreeMap<String, String>,
+    /// By which labels its models ask for pods.
+    pub selectors: Selectors,
 }
 
 impl Default for Settings {

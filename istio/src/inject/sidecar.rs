@@ -142,12 +142,18 @@ fn said(options: &Options, setting: &Setting<'_>) -> Vec<(&'static str, String)>
         ("SCONCE_LOG_FORMAT", "json".into()),
     ];
     let labels = labels(setting.pod, &options.labels);
+    let number = |option: Option<u64>| option.map(|number| number.to_string());
     let optional = [
         ("SCONCE_LABELS", (!labels.is_empty()).then(|| labels.to_string())),
         ("SCONCE_CALLERS", options.callers.clone()),
         ("SCONCE_LOG", options.log.clone()),
-        ("SCONCE_INFERENCE_THREADS", options.inference_threads.map(|number| number.to_string())),
-        ("SCONCE_MAX_BODY_BYTES", options.max_body_bytes.map(|number| number.to_string())),
+        ("SCONCE_INFERENCE_THREADS", number(options.inference_threads)),
+        ("SCONCE_INTRA_OP_THREADS", number(options.intra_op_threads)),
+        ("SCONCE_QUEUE_SIZE", number(options.queue_size)),
+        ("SCONCE_MAX_BATCH_ROWS", number(options.max_batch_rows)),
+        ("SCONCE_BATCH_TARGET_MS", number(options.batch_target_ms)),
+        ("SCONCE_DEFAULT_TIMEOUT_MS", number(options.default_timeout_ms)),
+        ("SCONCE_MAX_BODY_BYTES", number(options.max_body_bytes)),
     ];
     said.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
     said
@@ -166,7 +172,7 @@ fn escaped(value: &str) -> String {
 ///
 /// Not the labels that controllers, Istio or Sconce itself write: a template has none of
 /// them yet, and they are not what anybody means.
-fn labels(pod: &Value, more: &Labels) -> Labels {
+pub(super) fn labels(pod: &Value, more: &Labels) -> Labels {
     let own = shape::texts(pod, "labels").filter(|(key, _)| !is_written_by_machine(key));
     // One label that a list of labels cannot carry does not cost the others.
     let valid = own.filter_map(|(key, value)| Labels::new([(key.into(), value.into())]).ok());

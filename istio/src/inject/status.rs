@@ -29,6 +29,9 @@ pub(super) struct Status {
     /// Whether the pod's label was added too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) label: bool,
+    /// The model whose selector asked, where nobody else did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) selected_by: Option<String>,
 }
 
 /// The user's partial container, and where it stood.

@@ -4,7 +4,7 @@
 use sconce_catalog::{Lane, ModelName};
 use serde_json::{Value, json};
 
-use super::{Backend, Destination, Options, Routing, destinations, route_name};
+use super::{Backend, Destination, Options, Routing, destinations, stable};
 use crate::names::{PIN_HEADER, ROUTE_HEADER};
 
 /// `maxItems` of `backendRefs` in the Gateway API.
@@ -31,20 +31,20 @@ pub fn http_route(backend: &Backend, routing: &Routing, options: &Options) -> Re
     if weighted.len() > MOST {
         return Err(TooManyVersions { model: backend.0.clone(), count: weighted.len() });
     }
-    let stable = &weighted[0];
+    let stable = stable(backend, routing);
     let split: Vec<Value> = weighted.iter().map(|one| set(backend, one)).collect();
     Ok(json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
-        "metadata": backend.metadata(&route_name(&backend.0), options),
+        "metadata": backend.route_metadata(routing, options),
         "spec": {
             "parentRefs": [{ "group": "", "kind": "Service", "name": backend.0.name() }],
             // Why pins have rules: see the VirtualService's. Among rules that match equally well,
             // the Gateway API takes the first.
             "rules": [
                 {
-                    "backendRefs": [set(backend, stable)],
-                    "matches": [by_pin("Exact", stable.route.version().as_str())],
+                    "backendRefs": [set(backend, &stable)],
+                    "matches": [by_pin("Exact", routing.split.stable().as_str())],
                 },
                 { "backendRefs": [unset(backend)], "matches": [by_pin("RegularExpression", ".+")] },
                 { "backendRefs": split, "matches": [{ "path": everywhere() }] },
@@ -62,7 +62,7 @@ fn everywhere() -> Value {
 }
 
 fn set(backend: &Backend, one: &Destination) -> Value {
-    let header = json!({ "set": [{ "name": ROUTE_HEADER, "value": one.route.to_string() }] });
+    let header = json!({ "set": [{ "name": ROUTE_HEADER, "value": one.header.to_string() }] });
     reference(backend, one.lane, one.share.ten_thousandths(), &header)
 }
 

@@ -4,7 +4,10 @@ use sconce_catalog::Lane;
 use serde_json::{Value, json};
 
 use super::service::port;
-use crate::names::{INJECT_LABEL, LANES_SERVICE, MANAGED_BY, MANAGED_BY_LABEL};
+use crate::{
+    names::{INJECT_LABEL, LANES_SERVICE, MANAGED_BY, MANAGED_BY_LABEL, SELECTORS_ANNOTATION},
+    selectors::Selectors,
+};
 
 /// The headless Service of a namespace with models.
 ///
@@ -13,8 +16,10 @@ use crate::names::{INJECT_LABEL, LANES_SERVICE, MANAGED_BY, MANAGED_BY_LABEL};
 /// the caller's own making, which the sidecar would take for the mesh's word. A pod that is no
 /// model's endpoint yet is selected by this Service, so that its lanes are HTTP to the mesh from
 /// the beginning, and the header is always Envoy's.
-pub fn lanes(namespace: &str) -> Value {
-    json!({
+///
+/// It also carries the selectors of the namespace's models, for the injector to read.
+pub fn lanes(namespace: &str, selectors: &Selectors) -> Value {
+    let mut service = json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
@@ -27,9 +32,14 @@ pub fn lanes(namespace: &str) -> Value {
             "ports": Lane::ALL.map(container_port),
             // Whether or not they are ready.
             "publishNotReadyAddresses": true,
+            // The injector sees to it that every pod with a sidecar has the label.
             "selector": { INJECT_LABEL: "true" },
         },
-    })
+    });
+    if !selectors.is_empty() {
+        service["metadata"]["annotations"] = json!({ SELECTORS_ANNOTATION: selectors.to_text() });
+    }
+    service
 }
 
 /// A headless Service has no ports of its own: its names lead to the pods' ports.

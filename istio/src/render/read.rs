@@ -1,9 +1,11 @@
 //! What a cluster's objects say is published.
 
-use sconce_catalog::{Route, Share, Split, Version};
+use std::collections::BTreeSet;
+
+use sconce_catalog::{Route, RouteHeader, Share, Split};
 use serde_json::Value;
 
-use super::Routing;
+use super::{Routing, sticky};
 use crate::names::{MODEL_LABEL, ROUTE_HEADER};
 
 /// What a route of ours, as a cluster holds it, publishes; `None` where it is no route that
@@ -17,22 +19,27 @@ pub fn read(object: &Value) -> Option<Routing> {
     };
     // The rule without a condition comes last: pins stand above it.
     let weighted = rules.as_array()?.last()?[destinations].as_array()?;
-    let (routes, shares): (Vec<Route>, Vec<(Version, Share)>) = weighted
-        .iter()
-        .map(|one| {
-            let route: Route = kind.header(one)?.parse().ok()?;
-            let share = Share::new(u32::try_from(one["weight"].as_u64()?).ok()?).ok()?;
-            let entry = (route.version().clone(), share);
-            Some((route, entry))
-        })
-        .collect::<Option<Vec<_>>>()?
-        .into_iter()
-        .unzip();
     let metadata = &object["metadata"];
     let model = format!("{}/{}", metadata["namespace"].as_str()?, metadata["labels"][MODEL_LABEL].as_str()?);
-    let generation = routes.first()?.generation();
-    let one_of_ours = routes.iter().all(|route| route.model() == model && route.generation() == generation);
-    one_of_ours.then(|| Split::new(shares).ok().map(|split| Routing { split, generation })).flatten()
+    let read = |destination: &Value| -> Option<Route> {
+        kind.header(destination)?.parse::<RouteHeader>().ok()?.of(|spelled| spelled == model)
+    };
+    if let [only] = weighted.as_slice()
+        && let Some(Route { version: None, generation }) = read(only)
+    {
+        let (split, header) = sticky::read(metadata)?;
+        return Some(Routing { split, generation, sticky: Some(header) });
+    }
+    let mut generations = BTreeSet::new();
+    let shares = weighted.iter().map(|one| {
+        let route = read(one)?;
+        generations.insert(route.generation);
+        let share = Share::new(u32::try_from(one["weight"].as_u64()?).ok()?).ok()?;
+        Some((route.version?, share))
+    });
+    let split = Split::new(shares.collect::<Option<Vec<_>>>()?).ok()?;
+    let generation = generations.pop_first().filter(|_| generations.is_empty())?;
+    Some(Routing { split, generation, sticky: None })
 }
 
 #[derive(Clone, Copy)]

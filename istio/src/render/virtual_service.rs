@@ -3,7 +3,7 @@
 use sconce_catalog::Lane;
 use serde_json::{Value, json};
 
-use super::{Backend, Destination, Options, Routing, destinations, route_name};
+use super::{Backend, Destination, Options, Routing, destinations, stable};
 use crate::names::{PIN_HEADER, ROUTE_HEADER};
 
 /// What another pod may be asked for again. A pod that drains, or has nothing of the model
@@ -19,11 +19,10 @@ const RETRY_ON: &str = "connect-failure,refused-stream,unavailable,retriable-sta
 /// operations after those of the destination that it picked, so they would win.
 pub fn virtual_service(backend: &Backend, routing: &Routing, options: &Options) -> Value {
     let weighted = destinations(backend, routing);
-    let stable = &weighted[0];
     let retries = retries(options.retries);
     let mut spec = json!({
         "http": [
-            pinned_to_stable(backend, stable, &retries),
+            pinned_to_stable(backend, routing, &retries),
             pinned(backend, &retries),
             {
                 // The name is Envoy's name for the route, as access logs and config dumps have it.
@@ -39,7 +38,7 @@ pub fn virtual_service(backend: &Backend, routing: &Routing, options: &Options) 
     json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
-        "metadata": backend.metadata(&route_name(&backend.0), options),
+        "metadata": backend.route_metadata(routing, options),
         "spec": spec,
     })
 }
@@ -48,12 +47,12 @@ pub fn virtual_service(backend: &Backend, routing: &Routing, options: &Options) 
 /// pin to a version that fails must not count against the lane of the stable one. (A pin in the
 /// path or in a gRPC message is answered as well, on whatever lane the weights choose: Envoy does
 /// not read messages.)
-fn pinned_to_stable(backend: &Backend, stable: &Destination, retries: &Value) -> Value {
+fn pinned_to_stable(backend: &Backend, routing: &Routing, retries: &Value) -> Value {
     json!({
-        "match": [{ "headers": { PIN_HEADER: { "exact": stable.route.version().as_str() } } }],
+        "match": [{ "headers": { PIN_HEADER: { "exact": routing.split.stable().as_str() } } }],
         "name": "pin-stable",
         "retries": retries,
-        "route": [destination(backend, stable)],
+        "route": [destination(backend, &stable(backend, routing))],
     })
 }
 
@@ -74,7 +73,7 @@ fn pinned(backend: &Backend, retries: &Value) -> Value {
 fn destination(backend: &Backend, one: &Destination) -> Value {
     json!({
         "destination": at(backend, one.lane),
-        "headers": { "request": { "set": { ROUTE_HEADER: one.route.to_string() } } },
+        "headers": { "request": { "set": { ROUTE_HEADER: one.header.to_string() } } },
         "weight": one.share.ten_thousandths(),
     })
 }

@@ -11,6 +11,7 @@ use sconce_istio::{
         Asked, Injection, KEYS, Namespace, Outcome, Rejection, Request, Settings, container, inject, uninject,
     },
     names,
+    selectors::Selectors,
 };
 use serde_json::{Value, json};
 
@@ -48,7 +49,7 @@ fn texts(value: &Value) -> BTreeMap<String, String> {
 impl Case {
     fn read(name: String, text: &str) -> Self {
         let permits = BTreeMap::from([(names::NAMESPACE_LABEL.to_owned(), "enabled".to_owned())]);
-        let namespace = Namespace { name: "ml".into(), labels: permits, annotations: BTreeMap::new() };
+        let namespace = Namespace { name: "ml".into(), labels: permits, ..Namespace::default() };
         let mut case = Self { name, pod: Value::Null, namespace, settings: Settings::default() };
         for mut document in serde_saphyr::from_multiple::<Value>(text).expect(&case.name) {
             match document["kind"].as_str() {
@@ -59,8 +60,10 @@ impl Case {
                         name: metadata["name"].as_str().expect("a name").into(),
                         labels: texts(&metadata["labels"]),
                         annotations: texts(&metadata["annotations"]),
+                        ..Namespace::default()
                     };
                 }
+                Some("Service") => case.namespace.selectors = Selectors::of(&document),
                 Some("Settings") => {
                     document.as_object_mut().expect("an object").remove("kind");
                     case.settings = serde_json::from_value(document).expect(&case.name);
@@ -117,7 +120,7 @@ fn pods_come_out_as_reviewed() {
 #[test]
 fn a_patch_says_the_same_as_the_pod() {
     for case in injected() {
-        let Injection { pod, patch } = case.inject(&case.pod);
+        let Injection { pod, patch, .. } = case.inject(&case.pod);
         let mut patched = case.pod.clone();
         json_patch::patch(&mut patched, &patch).expect("it applies");
         assert_eq!(patched, pod, "{}", case.name);
@@ -143,6 +146,40 @@ fn what_was_put_in_comes_out_and_the_rest_stays() {
     for case in cases() {
         assert_eq!(uninject(&case.pod).expect("a pod"), case.pod, "{}", case.name);
     }
+}
+
+#[test]
+fn a_model_that_asks_by_its_selector_is_named_and_refuses_no_pod() {
+    let named = |name: &str| cases().into_iter().find(|case| case.name == name).expect("a file");
+    let mut case = named("selected");
+    let once = case.inject(&case.pod);
+    assert_eq!(once.selected_by.as_deref(), Some("fraud"));
+    // The label is what the Service of lanes finds the pod by, and on the second pass it asks.
+    assert_eq!(once.pod["metadata"]["labels"][names::INJECT_LABEL], "true");
+    let again = case.inject(&once.pod);
+    assert_eq!(again.selected_by.as_deref(), Some("fraud"));
+    assert!(again.patch.0.is_empty(), "{}", again.patch);
+    // A pod that asks itself is its own, whatever selectors say.
+    let mut own = case.pod.clone();
+    own["metadata"]["labels"][names::INJECT_LABEL] = json!("true");
+    assert_eq!(case.inject(&own).selected_by, None);
+    // What would refuse a pod that asks keeps one that does not from having a sidecar, no more.
+    for pod in [&case.pod, &once.pod] {
+        let mut unfit = pod.clone();
+        unfit["metadata"]["annotations"]["sconce.dev/cpu"] = json!("much");
+        match case.try_inject(&unfit) {
+            Ok(Outcome::Skipped(skip)) => assert!(
+                skip.to_string()
+                    .starts_with("the selector of the model fraud asks for it, but the pod's annotation"),
+                "{skip}"
+            ),
+            other => panic!("{other:?}"),
+        }
+    }
+    own["metadata"]["annotations"] = json!({ "sconce.dev/cpu": "much" });
+    assert!(case.try_inject(&own).is_err(), "whoever asks is told");
+    case.namespace.labels.clear();
+    assert!(matches!(case.try_inject(&case.pod), Ok(Outcome::Skipped(_))), "the namespace must permit it");
 }
 
 #[test]

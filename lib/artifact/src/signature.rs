@@ -1,6 +1,6 @@
 //! What a model takes and gives, read from its own code.
 
-use sconce_catalog::{Datatype, Field, Kind, Signature};
+use sconce_catalog::{Batching, Datatype, Field, Kind, NoRows, Signature};
 
 use crate::Checked;
 
@@ -34,6 +34,14 @@ pub enum SignatureError {
         /// What there is.
         known: Vec<String>,
     },
+    /// A declaration has rows batched, and there are none.
+    #[error("{source_name} says that rows may be batched, but {reason}")]
+    NoRows {
+        /// Who declares it.
+        source_name: &'static str,
+        /// What has no rows.
+        reason: NoRows,
+    },
     /// A declaration contradicts the type in the code.
     #[error(
         "{source_name} says that `{name}` is {said}, and `forward` takes {kind}, which travels as {known}"
@@ -60,12 +68,18 @@ pub enum SignatureError {
 pub fn discover(checked: &Checked, overrides: &Signature) -> Result<Signature, SignatureError> {
     let (module, class) = &checked.class;
     let forward = forward(checked).ok_or_else(|| SignatureError::NoForward(format!("{module}.{class}")))?;
-    let mut signature = Signature { inputs: inputs(&forward.arguments)?, outputs: outputs(&forward.result) };
+    let mut signature =
+        Signature { inputs: inputs(&forward.arguments)?, outputs: outputs(&forward.result), batching: None };
     if let Some(json) = &checked.sconce_json {
         let declared: Signature = serde_json::from_slice(json).map_err(SignatureError::Json)?;
         merge(&mut signature, &declared, "`extra/sconce.json`")?;
     }
     merge(&mut signature, overrides, "the push")?;
+    // Not before both have spoken: each may give shapes that the other does not know.
+    if signature.batching == Some(Batching::Rows) {
+        let source_name = if overrides.batching.is_some() { "the push" } else { "`extra/sconce.json`" };
+        signature.has_rows().map_err(|reason| SignatureError::NoRows { source_name, reason })?;
+    }
     Ok(signature)
 }
 
@@ -218,6 +232,7 @@ fn merge(
     if !declared.outputs.is_empty() {
         signature.outputs = declared.outputs.clone();
     }
+    signature.batching = declared.batching.or(signature.batching);
     Ok(())
 }
 
@@ -296,6 +311,23 @@ mod tests {
         let refused = discover(&checked(&flow(", n: int", "Tensor"), Some(json)), &Signature::default());
         let refused = refused.expect_err("an int is no FP32").to_string();
         assert!(refused.contains("`n` is FP32") && refused.contains("INT64"), "{refused}");
+    }
+
+    #[test]
+    fn whoever_pushes_decides_whether_rows_are_batched_and_only_rows_can_be() {
+        let json = r#"{"inputs":[{"name":"x","shape":[-1,64]}],"batching":"rows"}"#;
+        let code = flow(", x: Tensor", "Tensor");
+        let found = |push| {
+            let overrides = Signature { batching: push, ..Signature::default() };
+            discover(&checked(&code, Some(json)), &overrides).expect("valid").batching
+        };
+        assert_eq!(found(None), Some(Batching::Rows));
+        assert_eq!(found(Some(Batching::Off)), Some(Batching::Off));
+        let fixed = checked(&code, Some(r#"{"inputs":[{"name":"x","shape":[1,64]}]}"#));
+        let overrides = Signature { batching: Some(Batching::Rows), ..Signature::default() };
+        let refused = discover(&fixed, &overrides).expect_err("one row, always").to_string();
+        assert!(refused.starts_with("the push") && refused.contains("[1,64]"), "{refused}");
+        assert_eq!(discover(&fixed, &Signature::default()).expect("valid").batching, None);
     }
 
     #[test]

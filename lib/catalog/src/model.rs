@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Generation, Labels, ModelName, Selector, Signature, Split, Version};
+use crate::{Digest, Generation, Labels, ModelName, Selector, Signature, Split, StickyHeader, Version};
 
 /// Number of a catalog: grows by one with every change, as the serial of a DNS zone does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,6 +32,10 @@ pub struct Model {
     /// Which split this is.
     #[serde(default)]
     pub generation: Generation,
+    /// The header by which callers are known, each of which the split gives to one version; `None`
+    /// where it is among requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<StickyHeader>,
 }
 
 /// What is known of a version. Never changes once it is pushed.

@@ -3,9 +3,10 @@
 //! A pure function of what the request asks for and what is served. There are no
 //! dice: a request without a pin takes the next [`Ticket`] of its model, and tickets
 //! walk the line of shares so evenly that any hundred requests in a row come
-//! within a few of the shares, and any 10,000 meet them exactly.
+//! within a few of the shares, and any 10,000 meet them exactly. Where a model is sticky,
+//! a caller that says who it is has a [`Place`] of its own on that line.
 
-use crate::{Generation, Lane, Route, ServedSplit, Share, Version};
+use crate::{Generation, Lane, Place, Route, ServedSplit, Share, Version};
 
 /// What a request says about the version it wants.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub struct Ask<'a> {
     pub pin: Option<&'a Version>,
     /// What a mesh's route chose, in `x-sconce-route`.
     pub route: Option<&'a Route>,
+    /// Where its caller is, where the model is sticky and the request says who that is.
+    pub caller: Option<Place>,
     /// Which split is served.
     pub generation: Generation,
     /// The request's place in the order of its model's requests.
@@ -38,6 +41,8 @@ pub enum Pick<'a> {
     Stable(&'a Version),
     /// It came by the shadow lane, where whatever it names was meant for the live request.
     Shadow(&'a Version),
+    /// The caller's place decided.
+    Sticky(&'a Version),
     /// The split decided.
     Split(&'a Version),
 }
@@ -73,16 +78,19 @@ pub fn pick<'a>(
     if let Some(pin) = ask.pin {
         return if ready(pin) { Ok(Pick::Pinned(pin)) } else { Err(PickError::PinNotReady(pin.clone())) };
     }
-    let Some(route) = ask.route else {
+    let Some((route, version)) = ask.route.and_then(|route| Some((route, route.version.as_ref()?))) else {
         let served = served.ok_or(PickError::NothingReady)?;
-        return Ok(Pick::Split(served.split().at(ask.ticket.place())));
+        return Ok(match ask.caller {
+            Some(place) => Pick::Sticky(served.of_caller(place.get())),
+            None => Pick::Split(served.split().at(ask.ticket.place())),
+        });
     };
     // Whoever takes a version's share away wants it to stop now, and not once the last Envoy has
     // heard of it. Only a route newer than our split knows better than we do.
-    let withdrawn = route.generation() <= ask.generation
-        && served.is_some_and(|served| served.split().share(route.version()) == Share::NOTHING);
-    if !withdrawn && ready(route.version()) {
-        return Ok(Pick::Routed(route.version()));
+    let withdrawn = route.generation <= ask.generation
+        && served.is_some_and(|served| served.split().share(version) == Share::NOTHING);
+    if !withdrawn && ready(version) {
+        return Ok(Pick::Routed(version));
     }
     // Routes reach Envoys at different times: a request on an old one must not fail.
     let served = served.ok_or(PickError::NothingReady)?;
@@ -97,6 +105,7 @@ impl<'a> Pick<'a> {
             | Pick::Routed(version)
             | Pick::Stable(version)
             | Pick::Shadow(version)
+            | Pick::Sticky(version)
             | Pick::Split(version) => version,
         }
     }
@@ -121,8 +130,14 @@ mod tests {
     use super::*;
     use crate::Split;
 
-    const ASK: Ask<'static> =
-        Ask { lane: Lane::Live, pin: None, route: None, generation: Generation(5), ticket: Ticket(0) };
+    const ASK: Ask<'static> = Ask {
+        lane: Lane::Live,
+        pin: None,
+        route: None,
+        caller: None,
+        generation: Generation(5),
+        ticket: Ticket(0),
+    };
 
     fn version(text: &str) -> Version {
         text.parse().expect("valid version")
@@ -206,8 +221,89 @@ mod tests {
         assert_eq!(pick(ask, Some(&both), |_| true), Ok(Pick::Routed(&two)));
     }
 
-    fn route(version: &str, generation: u64) -> Route {
-        format!("default/fraud/{version}@{generation}").parse().expect("a route")
+    fn route(named: &str, generation: u64) -> Route {
+        Route { version: Some(version(named)), generation: Generation(generation) }
+    }
+
+    fn caller(n: usize) -> Option<Place> {
+        Place::of(&"ml/fraud".parse().expect("valid"), format!("user {n}").as_bytes())
+    }
+
+    /// Who answers each of many callers, whatever ticket they get.
+    fn answers(served: &ServedSplit) -> Vec<Version> {
+        let one = |n| {
+            let ask = |ticket| Ask { caller: caller(n), ticket: Ticket(ticket), ..ASK };
+            let picked = pick(ask(0), Some(served), |_| true).expect("served");
+            assert_eq!(pick(ask(n as u64), Some(served), |_| true), Ok(picked), "the same each time");
+            picked.version().clone()
+        };
+        (0..10_000).map(one).collect()
+    }
+
+    #[test]
+    fn a_callers_version_is_the_same_each_time_and_callers_meet_the_shares() {
+        for share in [100, 2_500, 5_000, 9_900] {
+            let all = answers(&served(&[("1", 10_000 - share), ("2", share)]));
+            let two = all.iter().filter(|picked| picked.as_str() == "2").count();
+            // Five standard deviations of a binomial distribution.
+            let p = f64::from(share) / 10_000.0;
+            let allowed = 5.0 * (10_000.0 * p * (1.0 - p)).sqrt();
+            assert!((two as f64 - 10_000.0 * p).abs() < allowed, "{two} of 10,000 for {share}");
+        }
+    }
+
+    #[test]
+    fn as_a_share_grows_callers_move_to_it_and_none_back() {
+        // Whichever of the two comes first on the line.
+        for (old, new) in [("1", "2"), ("9", "10")] {
+            let mut before: Option<Vec<Version>> = None;
+            for share in [1, 100, 500, 2_500, 5_000, 7_500, 9_999] {
+                let now = answers(&served(&[(old, 10_000 - share), (new, share)]));
+                for (was, is) in before.iter().flatten().zip(&now) {
+                    assert!(
+                        was == is || (was.as_str(), is.as_str()) == (old, new),
+                        "{was} to {is} at {share}"
+                    );
+                }
+                before = Some(now);
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_missing_here_moves_nobody_elses_callers() {
+        let shares = [("1", 5_000), ("2", 3_000), ("3", 2_000)];
+        let split = Split::new(shares.map(|(v, s)| (version(v), Share::new(s).expect("in range"))));
+        let split = split.expect("valid");
+        let everywhere = answers(&served(&shares));
+        let here = answers(&ServedSplit::among(&split, |v| v.as_str() != "2").expect("two are ready"));
+        for (everywhere, here) in everywhere.iter().zip(&here) {
+            assert!(here.as_str() != "2" && (here == everywhere || everywhere.as_str() == "2"));
+        }
+    }
+
+    #[test]
+    fn a_caller_comes_after_pins_and_named_routes_and_before_the_split() {
+        let served = served(&[("1", 5_000), ("2", 5_000)]);
+        let (one, two) = (version("1"), version("2"));
+        let of = |wanted: &Version| {
+            let ask = |n| Ask { caller: caller(n), ..ASK };
+            (0..).find(|n| pick(ask(*n), Some(&served), |_| true) == Ok(Pick::Sticky(wanted))).expect("some")
+        };
+        let to_one = Ask { caller: caller(of(&one)), ..ASK };
+        let (routed, open) = (route("2", 5), Route { version: None, generation: Generation(5) });
+        let picked = |ask| pick(ask, Some(&served), |_| true);
+        assert_eq!(picked(Ask { pin: Some(&two), ..to_one }), Ok(Pick::Pinned(&two)));
+        assert_eq!(picked(Ask { route: Some(&routed), ..to_one }), Ok(Pick::Routed(&two)));
+        assert_eq!(picked(Ask { route: Some(&open), ..to_one }), Ok(Pick::Sticky(&one)));
+        assert_eq!(picked(Ask { lane: Lane::Shadow, ..to_one }), Ok(Pick::Shadow(&one)));
+        // Nobody says who it is, so the split decides, also where the route leaves it to us.
+        for ticket in 0..4 {
+            let ask = Ask { ticket: Ticket(ticket), ..ASK };
+            assert_eq!(picked(Ask { route: Some(&open), ..ask }), picked(ask));
+            assert!(matches!(picked(ask), Ok(Pick::Split(_))));
+        }
+        assert_eq!(pick(to_one, None, |_| true), Err(PickError::NothingReady));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Batching;
+
 /// Inputs and outputs, in the order of the model's `forward`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,6 +16,9 @@ pub struct Signature {
     /// In the order of the result; empty where it is learned only by running the model.
     #[serde(default)]
     pub outputs: Vec<Field>,
+    /// Whether rows of several requests may run as one; `None` where nobody says, and then they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<Batching>,
 }
 
 /// One input or output.
@@ -302,7 +307,7 @@ mod tests {
     }
 
     fn inputs(fields: Vec<Field>) -> Signature {
-        Signature { inputs: fields, outputs: vec![] }
+        Signature { inputs: fields, ..Signature::default() }
     }
 
     #[test]

@@ -22,7 +22,10 @@ pub struct Split(Vec<(Version, Share)>);
 /// What a missing version would have answered goes to the others in proportion,
 /// so a version that one pod cannot load takes nothing down.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServedSplit(Split);
+pub struct ServedSplit {
+    served: Split,
+    wanted: Split,
+}
 
 /// Shares that are no split.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -152,12 +155,19 @@ impl ServedSplit {
             largest.1.0 += rest as u16;
         }
         shares.retain(|(_, share)| share.0 > 0);
-        Some(Self(Split(shares)))
+        Some(Self { served: Split(shares), wanted: wanted.clone() })
     }
 
     /// The split that is really served.
     pub fn split(&self) -> &Split {
-        &self.0
+        &self.served
+    }
+
+    /// The version of the caller at this place: as everywhere else, unless it is missing here. Then
+    /// its callers go to others, and nobody else's do.
+    pub(crate) fn of_caller(&self, place: u32) -> &Version {
+        let wanted = self.wanted.at(place);
+        if self.served.share(wanted) > Share::NOTHING { wanted } else { self.served.at(place) }
     }
 }
 

@@ -15,6 +15,9 @@ pub struct MetricsTaken(String);
 
 const UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// Rows of a batch.
+const ROWS_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
 /// Seconds: from a tiny model on loopback to a slow one under load.
 const LATENCY_BUCKETS: &[f64] = &[
     0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -29,6 +32,9 @@ impl Metrics {
     pub fn install() -> Result<Self, MetricsTaken> {
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), LATENCY_BUCKETS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Full(names::BATCH_ROWS.to_owned()), ROWS_BUCKETS)
+            })
             .and_then(PrometheusBuilder::install_recorder)
             .map_err(|error| MetricsTaken(error.to_string()))?;
         names::describe();

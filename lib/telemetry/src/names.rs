@@ -10,8 +10,23 @@ pub const REQUEST_SECONDS: &str = "sconce_request_seconds";
 pub const REQUESTS_IN_FLIGHT: &str = "sconce_requests_in_flight";
 /// Requests whose route named a version that has left, by `model`: the stable one answered.
 pub const ROUTE_FALLBACKS: &str = "sconce_route_fallbacks_total";
-/// Seconds a request waited for an inference thread.
+/// Seconds a request waited for an inference thread, by `model` and `version`.
 pub const QUEUE_SECONDS: &str = "sconce_queue_seconds";
+/// Requests that wait for an inference thread, by `model` and `version`.
+pub const QUEUED: &str = "sconce_queued_requests";
+/// Times a model ran, by `model` and `version`; a batch runs once.
+pub const RUNS: &str = "sconce_runs_total";
+/// Rows that a model ran on, by `model` and `version`; 1 a request where rows are not counted.
+pub const ROWS: &str = "sconce_rows_total";
+/// Rows of a run, by `model` and `version`.
+pub const BATCH_ROWS: &str = "sconce_batch_rows";
+/// Rows that left a queue without having run, by `model`, `version` and `reason`: `late` for those
+/// whose deadline could not be met any more, `abandoned` by their caller, `displaced` by a higher
+/// priority.
+pub const SAVED_ROWS: &str = "sconce_saved_rows_total";
+/// Batches that failed, or whose outputs could not be cut apart, by `model` and `version`: their
+/// members ran one by one.
+pub const BATCHES_TAKEN_APART: &str = "sconce_batches_taken_apart_total";
 /// Versions by `state` on this sidecar.
 pub const VERSIONS: &str = "sconce_versions";
 /// Versions rejected, by `model` and `version`.
@@ -57,6 +72,12 @@ pub(crate) fn describe() {
     describe_gauge!(REQUESTS_IN_FLIGHT, "Requests being answered now");
     describe_counter!(ROUTE_FALLBACKS, "Requests whose route named a version that has left");
     describe_histogram!(QUEUE_SECONDS, Unit::Seconds, "Time a request waited for an inference thread");
+    describe_gauge!(QUEUED, "Requests that wait for an inference thread");
+    describe_counter!(RUNS, "Times a model ran");
+    describe_counter!(ROWS, "Rows that a model ran on");
+    describe_histogram!(BATCH_ROWS, "Rows of a run");
+    describe_counter!(SAVED_ROWS, "Rows that left a queue without having run");
+    describe_counter!(BATCHES_TAKEN_APART, "Batches whose members had to run one by one");
     describe_gauge!(VERSIONS, "Versions by state");
     describe_counter!(REJECTIONS, "Versions rejected");
     describe_counter!(SWAPS, "Model sets published");

@@ -26,7 +26,10 @@ use super::{Data, Engine, EngineError, Module, Output, Tensor};
 
 /// libtorch, ready to load models.
 #[derive(Debug)]
-pub struct TorchEngine(());
+pub struct TorchEngine {
+    /// Threads that one run may use.
+    intra_op: i32,
+}
 
 /// One loaded module.
 struct TorchModule {
@@ -40,19 +43,25 @@ struct TorchModule {
 }
 
 impl TorchEngine {
-    /// Prepares libtorch for this process.
+    /// Prepares libtorch for this process, with one thread for each run.
+    pub fn new() -> Self {
+        Self::with_threads(1)
+    }
+
+    /// Prepares libtorch for this process. Each run may use this many threads.
     ///
     /// Call it on a thread of normal priority: those that libtorch starts here inherit it.
-    pub fn new() -> Self {
+    pub fn with_threads(intra_op: usize) -> Self {
+        let intra_op = i32::try_from(intra_op).unwrap_or(i32::MAX);
         // The profiling executor makes the first runs of every version many times slower
         // and the later ones no faster.
         tch::jit::set_profiling_mode(false);
         // The setting is this thread's, and the default of every thread yet to come.
-        tch::set_num_threads(1);
+        tch::set_num_threads(intra_op);
         if let Err(error) = ffi::start() {
             tracing::warn!(error, "libtorch did not start its threads; models that fork may run slowly");
         }
-        Self(())
+        Self { intra_op }
     }
 }
 
@@ -68,9 +77,9 @@ impl Engine for TorchEngine {
     }
 
     fn prepare_thread(&self) {
-        // One request, one core: more threads a request are slower under load, and the
-        // setting is a thread's own.
-        tch::set_num_threads(1);
+        // One by default: on few cores, two runs with one thread each beat one with two. The setting
+        // is a thread's own.
+        tch::set_num_threads(self.intra_op);
     }
 
     fn load(&self, file: &Path, declared: &Signature) -> Result<Arc<dyn Module>, EngineError> {
@@ -92,6 +101,10 @@ impl Engine for TorchEngine {
 impl Module for TorchModule {
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn is_stateful(&self) -> bool {
+        self.turn.is_some()
     }
 
     fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {

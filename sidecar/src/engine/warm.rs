@@ -4,10 +4,11 @@
 //! show the outputs that its code alone does not: names, datatypes and shapes.
 
 mod sample;
+mod trial;
 
 use std::sync::Arc;
 
-use sconce_catalog::{Datatype, Field, Kind, Shape, Signature};
+use sconce_catalog::{Batching, Datatype, Field, Kind, Shape, Signature};
 
 use super::{EngineError, Module, Output, Tensor};
 
@@ -43,7 +44,22 @@ pub(super) fn warm(module: Arc<dyn Module>) -> Result<Arc<dyn Module>, EngineErr
         tracing::warn!(output = &*output.name, "the model gives NaN for zeros");
     }
     let outputs = complete(&named.signature, learn(&one, two.as_deref()))?;
-    Ok(Arc::new(Named { signature: Signature { outputs, ..named.signature.clone() }, ..named }))
+    let batching = batching(&named);
+    Ok(Arc::new(Named { signature: Signature { outputs, batching, ..named.signature.clone() }, ..named }))
+}
+
+/// What is declared, unless a trial shows that it is not so: callers would get each other's numbers.
+fn batching(module: &dyn Module) -> Option<Batching> {
+    let declared = module.signature().batching;
+    if declared != Some(Batching::Rows) || module.is_stateful() || module.signature().has_rows().is_err() {
+        return declared;
+    }
+    let Some(reason) = trial::dependence(module) else { return declared };
+    tracing::warn!(
+        reason,
+        "rows are declared independent, and a trial says otherwise; requests run one by one"
+    );
+    Some(Batching::Off)
 }
 
 /// What the model gives for inputs of two sizes; of one, where nothing is variable or it
@@ -110,8 +126,8 @@ fn complete(signature: &Signature, found: Vec<Field>) -> Result<Vec<Field>, Engi
         Field { kind, ..said.clone() }
     };
     let declared =
-        Signature { inputs: Vec::new(), outputs: signature.outputs.iter().map(as_found).collect() };
-    let found = Signature { inputs: Vec::new(), outputs: found };
+        Signature { outputs: signature.outputs.iter().map(as_found).collect(), ..Signature::default() };
+    let found = Signature { outputs: found, ..Signature::default() };
     declared
         .fits(&found, "its declaration", "what it gives")
         .map_err(|difference| EngineError::Load(format!("warm-up: {difference}")))?;
@@ -132,6 +148,10 @@ struct Named {
 impl Module for Named {
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn is_stateful(&self) -> bool {
+        self.module.is_stateful()
     }
 
     fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {

@@ -14,10 +14,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use sconce_catalog::{Digest, Generation, ModelName, Serial, ServedSplit, Ticket, Version};
+use sconce_catalog::{Digest, Generation, ModelName, Serial, ServedSplit, StickyHeader, Ticket, Version};
 
 use super::routes::Routes;
-use crate::engine::{Module, Permit};
+use crate::engine::{Permit, Queue};
 
 /// Shared handle to the current [`ModelSet`]. All clones see the same updates.
 #[derive(Clone, Default)]
@@ -43,6 +43,8 @@ pub struct ServedModel {
     pub split: Option<ServedSplit>,
     /// Which split of the model's that is.
     pub generation: Generation,
+    /// The header by which callers are known, each of which the split gives to one version.
+    pub sticky: Option<StickyHeader>,
     /// Handed from set to set, so that a swap does not restart the walk along the shares.
     pub tickets: Tickets,
     /// What was seen of its routes in a mesh; handed on in the same way.
@@ -55,8 +57,8 @@ pub struct ServedVersion {
     pub version: Version,
     /// Which bytes these are.
     pub artifact: Digest,
-    /// Runs it.
-    pub module: Arc<dyn Module>,
+    /// Where requests wait for it.
+    pub queue: Queue,
     /// Stands for as long as the split gives it a share: what it was picked for and has not
     /// begun goes to another version when that is over.
     pub permit: Permit,

@@ -26,7 +26,7 @@ use super::{
     progress::{Progress, Splitting, Standing, State},
     retiring::Retiring,
 };
-use crate::engine::{Loader, Permit};
+use crate::engine::{Loader, Permit, Queue};
 
 /// What the task works with.
 pub struct Reconcile {
@@ -152,10 +152,11 @@ impl Reconcile {
         check(fetched.file.clone()).await?;
         let module = self.loader.load(fetched.file, record.signature.clone()).await;
         let module = module.map_err(|error| Failed { reason: error.to_string(), passing: false })?;
+        let module = Arc::new(Retiring::new(module, self.loader.clone()));
         Ok(Arc::new(ServedVersion {
             version: key.1.clone(),
             artifact: record.artifact,
-            module: Arc::new(Retiring::new(module, self.loader.clone())),
+            queue: Queue::new(module, &key.0.to_string(), key.1.as_str()),
             permit: Permit::default(),
             counts: Default::default(),
         }))
@@ -183,6 +184,7 @@ impl Reconcile {
                 }
             }
             (served.split, served.generation) = split(model, old, &served.ready);
+            served.sticky = model.sticky.clone();
             (name.clone(), served)
         });
         let models: BTreeMap<ModelName, ServedModel> = models.collect();

@@ -31,6 +31,10 @@ impl Module for Retiring {
         self.module().signature()
     }
 
+    fn is_stateful(&self) -> bool {
+        self.module().is_stateful()
+    }
+
     fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
         self.module().forward(inputs)
     }

@@ -6,7 +6,7 @@ use super::{Server, error::ServeError, infer, inputs};
 use crate::models::live::ServedVersion;
 
 /// The extensions of the protocol that are really there.
-pub(super) const EXTENSIONS: &[&str] = &["binary_tensor_data"];
+pub(super) const EXTENSIONS: &[&str] = &["binary_tensor_data", "schedule_policy"];
 
 /// What a caller needs to know to use a model.
 #[derive(serde::Serialize)]
@@ -42,7 +42,7 @@ impl Server {
                 .or_else(|| model.ready.values().next_back())
                 .ok_or_else(|| infer::nothing_ready(model, spelled))?,
         };
-        let signature = described.module.signature();
+        let signature = described.queue.module().signature();
         Ok(Description {
             name: spelled.to_owned(),
             versions: model.ready.keys().map(ToString::to_string).collect(),

@@ -1,5 +1,7 @@
 //! Why a request is not answered, and what that is in HTTP and in gRPC.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -9,6 +11,9 @@ use tonic::Code;
 
 use super::measure::Protocol;
 use crate::engine::{EngineError, RunError};
+
+/// How long a gRPC client should wait before it retries, in milliseconds (gRPC proposal A6).
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// Why a request is not answered. The message is what the caller reads.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +50,15 @@ pub(super) enum ServeError {
     Denied(String),
     #[error("this server has no certificate of its own, not yet or no longer")]
     NoIdentity,
-    #[error("the server is overloaded; try again shortly")]
+    #[error("the server has more requests than it takes at a time; try again shortly")]
     Overloaded,
-    #[error("the server is stopping")]
+    #[error("model `{model}`, version `{version}` is overloaded; try again in {} s", after(.retry).as_secs())]
+    Busy { model: String, version: String, retry: Duration },
+    #[error(
+        "model `{model}`, version `{version}`: the request's deadline passed, or would have while it ran"
+    )]
+    Late { model: String, version: String },
+    #[error("the server is stopping; another one may answer")]
     Stopping,
     #[error("model `{model}`, version `{version}`: {reason}")]
     Model { model: String, version: String, reason: String },
@@ -60,7 +71,8 @@ impl ServeError {
     pub(super) fn ran(error: RunError, model: &str, version: &str) -> Self {
         let (model, version) = (model.to_owned(), version.to_owned());
         match error {
-            RunError::Overloaded => Self::Overloaded,
+            RunError::Overloaded { retry } => Self::Busy { model, version, retry },
+            RunError::Late => Self::Late { model, version },
             // A withdrawn version is not an answer: the request is tried again.
             RunError::Stopping | RunError::Withdrawn(_) => Self::Stopping,
             RunError::Engine(EngineError::Input(reason)) => Self::Input { model, version, reason },
@@ -96,10 +108,22 @@ impl ServeError {
             Self::NoIdentity => ("no_identity", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             // What a mesh does not try again elsewhere: that would double the load just when it is
             // too much already.
-            Self::Overloaded => ("overloaded", StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
+            Self::Overloaded | Self::Busy { .. } => {
+                ("overloaded", StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted)
+            }
+            Self::Late { .. } => ("late", StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded),
             Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
             Self::Model { .. } => ("model", StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
             Self::Panicked => ("panicked", StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
+        }
+    }
+
+    /// When trying again may help; `None` where it is not a matter of time.
+    fn retry(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry, .. } => Some(*retry),
+            Self::Overloaded | Self::Stopping => Some(Duration::from_secs(1)),
+            _ => None,
         }
     }
 
@@ -117,9 +141,19 @@ impl ServeError {
     }
 }
 
+/// HTTP counts in whole seconds (RFC 9110 §10.2.3), and none would say nothing.
+fn after(retry: &Duration) -> Duration {
+    Duration::from_secs(retry.as_secs() + u64::from(retry.subsec_nanos() > 0)).max(Duration::from_secs(1))
+}
+
 impl From<ServeError> for tonic::Status {
     fn from(error: ServeError) -> Self {
-        Self::new(error.row().2, error.to_string())
+        let mut status = Self::new(error.row().2, error.to_string());
+        if let Some(retry) = error.retry() {
+            let ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX).max(1);
+            status.metadata_mut().insert(PUSHBACK, ms.into());
+        }
+        status
     }
 }
 
@@ -127,8 +161,8 @@ impl IntoResponse for ServeError {
     fn into_response(self) -> Response {
         let body = axum::Json(serde_json::json!({ "error": self.to_string() }));
         let mut response = (self.row().1, body).into_response();
-        if matches!(self, Self::Overloaded) {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(retry) = self.retry() {
+            response.headers_mut().insert(header::RETRY_AFTER, after(&retry).as_secs().into());
         }
         if matches!(self, Self::Encoding(_)) {
             response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));

@@ -27,12 +27,14 @@ use tonic_health::pb::health_server::HealthServer;
 
 use super::{
     Server,
+    deadline::deadline,
     describe::{EXTENSIONS, TensorDescription},
     error::ServeError,
     http::{PIN, VERSION, pinned},
     infer::{Answer, Infer, Inputs},
     measure::{self, Measure, Protocol},
-    parameters, raw,
+    parameters::{self, Terms},
+    raw,
     routed::{ROUTE, Routed},
 };
 
@@ -154,8 +156,10 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
     };
     let pin = text(PIN)?.map(str::to_owned);
     let routed = Routed::read(text(ROUTE)?, request.extensions().get::<Principal>())?;
-    let message = request.into_inner();
+    let due = request.extensions().get().copied();
+    let (metadata, _, message) = request.into_parts();
     parameters::check(set(&message))?;
+    let Terms { priority, timeout } = Terms::read(|name| message.parameters.get(name).map(whole))?;
     let (given, raw) = (message.inputs.len(), message.raw_input_contents.len());
     if raw > 0 && raw != given {
         return Err(ServeError::Malformed(format!(
@@ -185,6 +189,9 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
         lane,
         pin: pinned(some(message.model_version), pin.as_deref())?,
         routed,
+        headers: metadata.into_headers(),
+        deadline: deadline(due, timeout)?,
+        priority,
         id: some(message.id),
         inputs: Inputs::Named(inputs),
         outputs: message.outputs.into_iter().map(|output| output.name).collect(),
@@ -197,6 +204,16 @@ fn set(message: &ModelInferRequest) -> impl Iterator<Item = &str> {
     let outputs = message.outputs.iter().map(|output| &output.parameters);
     let all = [&message.parameters].into_iter().chain(inputs).chain(outputs);
     all.flatten().filter(|(_, value)| !is_nothing(value)).map(|(name, _)| name.as_str())
+}
+
+/// As a whole number from 0 on.
+fn whole(value: &InferParameter) -> Result<u64, ()> {
+    match value.parameter_choice {
+        None => Ok(0),
+        Some(ParameterChoice::Int64Param(number)) => u64::try_from(number).map_err(drop),
+        Some(ParameterChoice::Uint64Param(number)) => Ok(number),
+        Some(_) => Err(()),
+    }
 }
 
 /// Whether it says what it would say by being absent.

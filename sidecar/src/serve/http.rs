@@ -21,6 +21,7 @@ use serde_json::json;
 
 use super::{
     Server,
+    deadline::Due,
     describe::{Description, EXTENSIONS},
     error::ServeError,
     measure::{self, Measure, Protocol},
@@ -56,6 +57,7 @@ struct Target {
     lane: Lane,
     version: Option<String>,
     routed: Option<Routed>,
+    due: Option<Due>,
 }
 
 #[derive(serde::Deserialize)]
@@ -72,17 +74,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
             .await
             .map_err(|error| ServeError::Malformed(format!("the path cannot be read: {error}")))?;
-        let lane = measure::lane(&parts.extensions);
+        let (lane, due) = (measure::lane(&parts.extensions), parts.extensions.get().copied());
         // Nobody asks for what these say there, so neither for what is wrong with them.
         if lane == Lane::Shadow {
-            return Ok(Self { model, lane, version, routed: None });
+            return Ok(Self { model, lane, version, routed: None, due });
         }
         let text = |name: &str| {
             let value = parts.headers.get(name).map(HeaderValue::to_str).transpose();
             value.map_err(|_| ServeError::Malformed(format!("the header {name} is not text")))
         };
         let routed = Routed::read(text(ROUTE)?, parts.extensions.get::<Principal>())?;
-        Ok(Self { model, lane, version: pinned(version, text(PIN)?)?, routed })
+        Ok(Self { model, lane, version: pinned(version, text(PIN)?)?, routed, due })
     }
 }
 
@@ -134,7 +136,7 @@ async fn infer(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ServeError> {
     let mut measure = Measure::begin(Protocol::Http, target.lane);
-    let result = answer(&server, target, &headers, body, &mut measure).await;
+    let result = answer(&server, target, headers, body, &mut measure).await;
     measure.ended(&result);
     result
 }
@@ -142,7 +144,7 @@ async fn infer(
 async fn answer(
     server: &Server,
     target: Target,
-    headers: &HeaderMap,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
     measure: &mut Measure,
 ) -> Result<Response, ServeError> {
@@ -151,9 +153,10 @@ async fn answer(
         StatusCode::PAYLOAD_TOO_LARGE => ServeError::TooLarge { limit },
         _ => ServeError::Malformed(format!("the body cannot be read: {}", error.body_text())),
     })?;
-    let body = encoding::decode(headers, body, limit).await?;
-    let (infer, forms) = request::read(target, headers.get(JSON_LENGTH), body)?;
+    let body = encoding::decode(&headers, body, limit).await?;
+    let accepted = encoding::accepted(&headers);
+    let (infer, forms) = request::read(target, headers, body)?;
     let answer = server.infer(infer, measure).await?;
     let reply = reply::write(answer, &forms).map_err(ServeError::Malformed)?;
-    encoding::encode(reply, encoding::accepted(headers)).await
+    encoding::encode(reply, accepted).await
 }

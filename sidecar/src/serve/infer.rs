@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use sconce_catalog::{Ask, Lane, ModelName, Pick, PickError, Route, Ticket, Version, pick};
+use http::HeaderMap;
+use sconce_catalog::{Ask, Lane, ModelName, Pick, PickError, Place, Route, Ticket, Version, pick};
 use sconce_telemetry::names;
 
 use super::{Server, error::ServeError, inputs, measure::Measure, routed::Routed};
 use crate::{
-    engine::{EngineError, Output, Permit, RunError, Tensor},
+    engine::{EngineError, Output, Permit, Priority, RunError, Tensor, Work},
     models::live::{ModelSet, ServedModel, ServedVersion},
 };
 
@@ -22,6 +23,12 @@ pub(super) struct Infer {
     pub pin: Option<String>,
     /// What the mesh says, of this model or another.
     pub routed: Option<Routed>,
+    /// Its headers, or its metadata: one of them may say who is calling.
+    pub headers: HeaderMap,
+    /// When it must be answered, where it says so.
+    pub deadline: Option<Instant>,
+    /// Who goes first.
+    pub priority: Priority,
     /// Given back with the answer.
     pub id: Option<String>,
     /// What to run it on.
@@ -61,6 +68,7 @@ impl Server {
     /// Answers a request from one snapshot of what is served, or from the next where its version
     /// is withdrawn before it began.
     pub(super) async fn infer(&self, mut infer: Infer, measure: &mut Measure) -> Result<Answer, ServeError> {
+        infer.deadline.get_or_insert_with(|| Instant::now() + self.0.config.default_timeout);
         loop {
             match self.attempt(infer, measure).await? {
                 Attempt::Answered(answer) => return Ok(answer),
@@ -73,12 +81,14 @@ impl Server {
         let set = self.0.live.snapshot();
         let (name, model) = self.model(&set, &infer.model)?;
         // A header that was meant for another model says nothing here.
+        let means = |spelled: &str| self.name(spelled).as_ref() == Some(&name);
         let routed = infer.routed.as_ref();
-        let routed = routed.filter(|routed| self.name(routed.route.model()).as_ref() == Some(&name));
-        if let Some(Routed { route, caller: Some(caller) }) = routed {
-            model.routes.saw(caller.name(), route.generation(), Instant::now());
+        let routed = routed.and_then(|routed| Some((routed.header.of(means)?, routed.caller.as_ref())));
+        if let Some((route, Some(caller))) = &routed {
+            model.routes.saw(caller.name(), route.generation, Instant::now());
         }
-        let (served, permit) = choose(model, &infer, routed.map(|routed| &routed.route))?;
+        let caller = caller(&name, model, &infer);
+        let (served, permit) = choose(model, &infer, routed.as_ref().map(|(route, _)| route), caller)?;
         measure.picked(&name.to_string(), served.version.as_str());
 
         let refuse = |reason| ServeError::Input {
@@ -86,7 +96,7 @@ impl Server {
             version: served.version.to_string(),
             reason,
         };
-        let signature = served.module.signature();
+        let signature = served.queue.module().signature();
         inputs::check_asked(signature, &infer.outputs).map_err(refuse)?;
         // The next version may call its only input otherwise, so the bytes are kept as they came.
         let mut whole = None;
@@ -98,7 +108,9 @@ impl Server {
             }
         };
         let arranged = inputs::arrange(signature, named).map_err(refuse)?;
-        let outputs = match self.0.runner.run(Arc::clone(&served.module), arranged, permit).await {
+        let (deadline, priority) = (infer.deadline.unwrap_or_else(Instant::now), infer.priority);
+        let work = Work { inputs: arranged, permit, deadline, priority };
+        let outputs = match self.0.runner.run(&served.queue, work).await {
             Ok(outputs) => outputs,
             Err(RunError::Withdrawn(back)) => {
                 infer.inputs =
@@ -109,7 +121,11 @@ impl Server {
             }
             Err(error) => {
                 count_failure(&error, served, &name);
-                return Err(ServeError::ran(error, &infer.model, served.version.as_str()));
+                return Err(match ServeError::ran(error, &infer.model, served.version.as_str()) {
+                    // There is no point in coming back here.
+                    ServeError::Busy { .. } if self.0.config.leaving.is_cancelled() => ServeError::Stopping,
+                    error => error,
+                });
             }
         };
         served.counts.count_answered();
@@ -136,20 +152,29 @@ impl Server {
     }
 }
 
+/// Where the caller of a sticky model is; `None` where it does not say who it is. Of several headers
+/// of the name the first counts, as everywhere.
+fn caller(name: &ModelName, model: &ServedModel, infer: &Infer) -> Option<Place> {
+    let value = infer.headers.get(model.sticky.as_ref()?.as_str())?;
+    Place::of(name, value.as_bytes())
+}
+
 /// The version that answers this request, and what its beginning depends on.
 fn choose<'a>(
     model: &'a ServedModel,
     infer: &Infer,
     route: Option<&Route>,
+    caller: Option<Place>,
 ) -> Result<(&'a ServedVersion, Option<Permit>), ServeError> {
     let (spelled, lane) = (infer.model.as_str(), infer.lane);
     let pin = infer.pin.as_deref().map(|pin| version(spelled, pin)).transpose();
     // Where pins are ignored, so is one that no version can have.
     let pin = if lane == Lane::Shadow { pin.unwrap_or_default() } else { pin? };
     // Such a request takes no ticket: the shares are of those that the split decides.
-    let decided = pin.is_some() || route.is_some() || lane == Lane::Shadow;
+    let named = route.is_some_and(|route| route.version.is_some());
+    let decided = pin.is_some() || named || caller.is_some() || lane == Lane::Shadow;
     let ticket = if decided { Ticket(0) } else { model.tickets.next() };
-    let ask = Ask { lane, pin: pin.as_ref(), route, generation: model.generation, ticket };
+    let ask = Ask { lane, pin: pin.as_ref(), route, caller, generation: model.generation, ticket };
     match pick(ask, model.split.as_ref(), |version| model.ready.contains_key(version)) {
         Ok(picked) => {
             if matches!(picked, Pick::Stable(_)) {
@@ -160,8 +185,8 @@ fn choose<'a>(
             // Who asked for this very version gets it, and so does a route that is ahead of us.
             let unconditional = match picked {
                 Pick::Pinned(_) => true,
-                Pick::Routed(_) => route.is_some_and(|route| route.generation() > model.generation),
-                Pick::Stable(_) | Pick::Shadow(_) | Pick::Split(_) => false,
+                Pick::Routed(_) => route.is_some_and(|route| route.generation > model.generation),
+                Pick::Stable(_) | Pick::Shadow(_) | Pick::Sticky(_) | Pick::Split(_) => false,
             };
             Ok((served, (!unconditional).then(|| served.permit.clone())))
         }
@@ -214,7 +239,8 @@ fn count_failure(error: &RunError, served: &ServedVersion, name: &ModelName) {
         }
         // The caller's fault, or the server's: it says nothing about the version.
         RunError::Engine(EngineError::Input(_))
-        | RunError::Overloaded
+        | RunError::Overloaded { .. }
+        | RunError::Late
         | RunError::Stopping
         | RunError::Withdrawn(_) => {}
     }

@@ -21,6 +21,7 @@ use tower_http::{timeout::TimeoutBody, trace::TraceLayer};
 use super::{
     Config, Parts, Ready, Run, Server,
     authorise::authorise,
+    deadline,
     error::ServeError,
     grpc, http,
     measure::{self, Protocol},
@@ -34,6 +35,7 @@ use crate::models::live::Live;
 pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Router {
     let (max_body, max_in_flight) = (config.max_body_bytes, config.max_in_flight);
     let (longest_pause, leaving) = (config.longest_pause, config.leaving.clone());
+    let going = leaving.clone();
     let server = Server(std::sync::Arc::new(Parts { config, live, runner: Box::new(runner), ready }));
     Router::new()
         .merge(http::routes(server.clone()))
@@ -52,10 +54,14 @@ pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Rout
                 .layer(TraceLayer::new_for_http().make_span_with(span))
                 // Before anything is spent on the request: strangers cost nothing.
                 .layer(middleware::from_fn(authorise))
+                // Its time runs from here: reading the body takes part of it.
+                .map_request(deadline::note)
                 // What says itself that it is too large is not waited for.
                 .layer(middleware::from_fn(move |request, next| declared(max_body, request, next)))
                 // An excess request is refused now rather than answered too late.
-                .layer(HandleErrorLayer::new(shed))
+                .layer(HandleErrorLayer::new(move |headers, lane, _: BoxError| {
+                    shed(going.clone(), headers, lane)
+                }))
                 .load_shed()
                 .layer(GlobalConcurrencyLimitLayer::new(max_in_flight))
                 // For HTTP, on the way in. gRPC has the same limit in its decoder.
@@ -95,10 +101,12 @@ async fn keep_coming(longest_pause: Duration, request: Request<Body>, next: Next
     next.run(lingering(request).map(|body| Body::new(TimeoutBody::new(longest_pause, body)))).await
 }
 
-async fn shed(headers: HeaderMap, lane: Option<Extension<Lane>>, _overloaded: BoxError) -> Response {
+async fn shed(leaving: Stopping, headers: HeaderMap, lane: Option<Extension<Lane>>) -> Response {
     let (protocol, lane) = (Protocol::of(&headers), lane.map_or(Lane::Live, |Extension(lane)| lane));
-    measure::refused(protocol, lane, &ServeError::Overloaded);
-    ServeError::Overloaded.reply(protocol)
+    // Nobody knows how long those will take; and who leaves is not worth coming back to.
+    let error = if leaving.is_cancelled() { ServeError::Stopping } else { ServeError::Overloaded };
+    measure::refused(protocol, lane, &error);
+    error.reply(protocol)
 }
 
 async fn unknown_path(headers: HeaderMap) -> Response {

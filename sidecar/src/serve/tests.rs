@@ -7,6 +7,7 @@ mod lanes;
 mod refusals;
 mod rpc;
 mod socket;
+mod sticky;
 mod withdrawn;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -24,7 +25,7 @@ use tower::ServiceExt as _;
 
 use super::{Config, Run, stack};
 use crate::{
-    engine::{Data, EngineError, Module, Output, Permit, RunError, Tensor},
+    engine::{Data, EngineError, Module, Output, Queue, RunError, Tensor, Work},
     models::live::{Live, ModelSet, ServedModel, ServedVersion},
 };
 
@@ -50,13 +51,9 @@ impl Module for Made {
 pub(super) struct Inline;
 
 impl Run for Inline {
-    fn run(
-        &self,
-        module: Arc<dyn Module>,
-        inputs: Vec<Option<Tensor>>,
-        _: Option<Permit>,
-    ) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
-        Box::pin(async move { module.forward(inputs).map_err(RunError::Engine) })
+    fn run(&self, queue: &Queue, work: Work) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
+        let module = Arc::clone(queue.module());
+        Box::pin(async move { module.forward(work.inputs).map_err(RunError::Engine) })
     }
 }
 
@@ -99,7 +96,7 @@ fn add(inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
 }
 
 fn module(inputs: Vec<Field>, outputs: Vec<Field>, forward: Forward) -> Arc<dyn Module> {
-    Arc::new(Made { signature: Signature { inputs, outputs }, forward })
+    Arc::new(Made { signature: Signature { inputs, outputs, batching: None }, forward })
 }
 
 fn served(versions: &[(&str, u32)], module: &Arc<dyn Module>) -> ServedModel {
@@ -110,7 +107,7 @@ fn served(versions: &[(&str, u32)], module: &Arc<dyn Module>) -> ServedModel {
             let served = ServedVersion {
                 version: version(text),
                 artifact: "0".repeat(64).parse::<Digest>().unwrap(),
-                module: Arc::clone(module),
+                queue: Queue::new(Arc::clone(module), "m", text),
                 permit: Default::default(),
                 counts: Default::default(),
             };
@@ -148,6 +145,13 @@ pub(super) fn live() -> Live {
         ("other/echo", served(&[("8", 10_000)], &echo)),
         ("add", served(&[("1", 10_000)], &add)),
         ("halves", served(&[("1", 2_500), ("v10", 7_500)], &add)),
+        (
+            "known",
+            ServedModel {
+                sticky: Some("x-user-id".parse().unwrap()),
+                ..served(&[("1", 5_000), ("2", 5_000)], &echo)
+            },
+        ),
         ("failing", served(&[("1", 10_000)], &failing)),
         ("panicking", served(&[("1", 10_000)], &panicking)),
         ("loading", loading),

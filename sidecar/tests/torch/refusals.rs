@@ -146,7 +146,7 @@ fn a_signature_that_the_code_contradicts_is_refused() {
     let field =
         |name: &str, kind| Field { name: name.into(), kind, datatype: None, shape: None, optional: false };
     let refused = |inputs: Vec<Field>| {
-        let result = engine().load(&file("scale"), &Signature { inputs, outputs: vec![] });
+        let result = engine().load(&file("scale"), &Signature { inputs, outputs: vec![], batching: None });
         match result.map(|_| ()) {
             Err(EngineError::Load(reason)) => reason,
             other => panic!("{other:?}"),
@@ -171,7 +171,8 @@ fn an_argument_that_no_request_can_carry_keeps_its_default() {
         shape: None,
         optional,
     };
-    let declared = Signature { inputs: vec![field("y", true), field("x", false)], outputs: vec![] };
+    let declared =
+        Signature { inputs: vec![field("y", true), field("x", false)], outputs: vec![], batching: None };
     let module = engine().load(&file("strange"), &declared).expect("loads");
     // In the catalog's order, which is not that of the code.
     let inputs = vec![Some(floats(&[1], &[10.0])), Some(floats(&[1], &[1.0]))];

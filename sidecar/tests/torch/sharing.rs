@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Barrier},
+    sync::Barrier,
     thread,
+    time::{Duration, Instant},
 };
 
-use sconce_sidecar::engine::{Module, Output, Pool, Tensor};
+use sconce_sidecar::engine::{Limits, Module, Output, Pool, Queue, Tensor, Work};
 
 use super::{as_floats, as_integers, bytes, engine, floats, integers, load, uneven};
 
@@ -89,13 +90,21 @@ fn an_answer_is_not_changed_by_the_next_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pool_runs_a_model_for_many_callers_at_once() {
     let engine = engine();
-    let pool = Pool::start(&engine, 2, 64).expect("threads start");
+    let limits = Limits { runs: 2, queue: 64, batch_rows: 8, batch_target: None };
+    let pool = Pool::start(&engine, limits).expect("threads start");
     let module = load("mlp");
     let expected: Vec<Vec<u8>> =
         (0..8).map(|seed| bytes(&run(module.as_ref(), uneven(&[1, 16], seed))[0]).to_vec()).collect();
+    let queue = Queue::new(module, "mlp", "1");
     let calls = (0..64).map(|call| {
-        let (pool, module) = (pool.clone(), Arc::clone(&module));
-        async move { (call % 8, pool.run(module, vec![Some(uneven(&[1, 16], call % 8))], None).await) }
+        let (pool, queue) = (pool.clone(), queue.clone());
+        let work = Work {
+            inputs: vec![Some(uneven(&[1, 16], call % 8))],
+            permit: None,
+            deadline: Instant::now() + Duration::from_secs(60),
+            priority: Default::default(),
+        };
+        async move { (call % 8, pool.run(&queue, work).await) }
     });
     for (seed, outputs) in futures::future::join_all(calls).await {
         assert_eq!(bytes(&outputs.expect("runs")[0]), expected[seed]);

@@ -88,6 +88,16 @@ impl<'c> Release<'c> {
         self.sconce(&[&own[..], more].concat())
     }
 
+    /// Pushes a version of the example that no pod is there to serve yet.
+    ///
+    /// # Panics
+    /// Where it is refused.
+    pub fn push_nowhere(&self, model: &str, version: &str, more: &[&str]) -> Value {
+        let file = repository().join(format!("examples/digits/models/v{version}/digits.pt"));
+        let own = ["push", file.to_str().expect("text"), "--model", model, "--version", version];
+        self.sconce(&[&own[..], more].concat())
+    }
+
     /// Gives version 2 this much and version 1 the rest, and waits until that is proven.
     ///
     /// # Panics

@@ -95,6 +95,12 @@ impl Seen {
         self.0["last_sent_ms"][version].as_u64().unwrap_or_default()
     }
 
+    /// Of the people that requests were for, those that only this version answered; `several`, those
+    /// that more than one did.
+    pub fn people(&self, version: &str) -> u64 {
+        self.0["people"][version].as_u64().unwrap_or_default()
+    }
+
     /// A figure of the report, such as `p99_ms`.
     pub fn figure(&self, name: &str) -> Value {
         self.0[name].clone()

@@ -388,4 +388,6 @@ fn models_are_declared_pulled_served_and_taken_back() {
     for namespace in [NAMESPACE, SYSTEM] {
         cluster.kubectl(&format!("delete namespace {namespace} --wait=false"));
     }
+    let rights = format!("sconce-{SYSTEM}-reconciler");
+    cluster.kubectl(&format!("delete clusterrole/{rights} clusterrolebinding/{rights}"));
 }

@@ -154,7 +154,7 @@ fn registration(clinic: &mut Clinic<'_>) {
         cluster.kubectl("delete mutatingwebhookconfiguration z.sconce");
     });
     let ignore = |cluster: &Cluster| {
-        let patch = r#"[{"op":"replace","path":"/webhooks/0/failurePolicy","value":"Ignore"}]"#;
+        let patch = r#"[{"op":"replace","path":"/webhooks/1/failurePolicy","value":"Ignore"}]"#;
         let words =
             ["patch", "mutatingwebhookconfiguration", "a.sconce-injector", "--type=json", "-p", patch];
         assert!(cluster.try_kubectl(&words).status.success());

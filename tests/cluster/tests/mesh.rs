@@ -95,8 +95,6 @@ fn identities_predictions_and_a_canary_go_through_the_mesh() {
     let began = Instant::now();
     cluster.apply("control-plane.yaml", &[]);
     cluster.apply("server.yaml", &[]);
-    // Of an earlier run on the same cluster.
-    cluster.kubectl("delete virtualservice --ignore-not-found -n ml fraud");
     cluster.apply("client.yaml", &[]);
     put_files(&cluster);
     cluster.kubectl("rollout status -n sconce-system deployment/sconce --timeout=120s");
@@ -144,4 +142,6 @@ fn identities_predictions_and_a_canary_go_through_the_mesh() {
     assert!(once(&cluster, "checkout").is_ok(), "others are served on");
     drop(scenario);
     canary(&cluster);
+    // Waited for: other scenarios make namespaces of the same names.
+    cluster.kubectl("delete namespace ml shop sconce-system --timeout=120s");
 }

@@ -10,6 +10,7 @@ use sconce_istio::{
     inject::{self, Asked, Outcome, Request, Settings},
     install::{self, INJECTOR, REGISTRATION},
     render::{self, Backend, Options, Routing},
+    selectors::Selectors,
 };
 use serde_json::{Value, json};
 
@@ -53,7 +54,9 @@ pub(super) fn healthy() -> View {
     };
     let (root, secret) = keys();
     let mut registrations = all("MutatingWebhookConfiguration");
-    by_name(&mut registrations, REGISTRATION)["webhooks"][0]["clientConfig"]["caBundle"] = base64(&root);
+    for webhook in by_name(&mut registrations, REGISTRATION)["webhooks"].as_array_mut().expect("a list") {
+        webhook["clientConfig"]["caBundle"] = base64(&root);
+    }
     registrations.push(json!({
         "kind": "MutatingWebhookConfiguration", "metadata": { "name": "istio-sidecar-injector" },
         "webhooks": [{ "name": "namespace.sidecar-injector.istio.io", "clientConfig": { "service": { "name": "istiod" } } }],
@@ -86,7 +89,7 @@ pub(super) fn healthy() -> View {
         pods: Some(vec![pod(&settings)]),
         services: Some(vec![
             applied(render::service(&backend, &Options::default())),
-            applied(render::lanes(SHOP)),
+            applied(render::lanes(SHOP, &Selectors::default())),
         ]),
         slices: Some(vec![slice(SHOP, "digits"), slice(SYSTEM, "sconce-webhook")]),
         virtual_services: Some(vec![applied(render::virtual_service(
@@ -178,7 +181,7 @@ fn catalog(model: &ModelName) -> (Routing, Catalog) {
         ..Model::default()
     };
     let models = [(model.clone(), wanted)].into();
-    (Routing { split, generation: Generation(4) }, Catalog { models, ..Catalog::default() })
+    (Routing { split, generation: Generation(4), sticky: None }, Catalog { models, ..Catalog::default() })
 }
 
 fn issuer(days: u64) -> CertifiedIssuer<'static, KeyPair> {

@@ -35,6 +35,7 @@ async fn only_chunks_that_are_missing_are_sent_and_together_they_are_the_file() 
         let held = standin.held.lock().expect("held");
         let (begun, activated) = &held.committed[0];
         assert!(!activated && begun.metadata["git"] == "4f2a" && begun.version == "auto");
+        assert_eq!(begun.overrides, None, "what nobody says leaves the archive's word");
         let manifest = begun.manifest.as_ref().expect("sent");
         let file: Vec<u8> = manifest
             .pieces
@@ -53,6 +54,18 @@ async fn only_chunks_that_are_missing_are_sent_and_together_they_are_the_file() 
     assert!(second > 0 && second < first, "{second} chunks after {first}");
     let distinct: std::collections::HashSet<_> = held.uploads.iter().collect();
     assert_eq!(distinct.len(), held.uploads.len(), "a chunk was sent twice");
+}
+
+#[tokio::test]
+async fn whether_rows_are_batched_is_said_with_the_push() {
+    let standin = Standin::start().await;
+    run(&standin, push("layers_a.pt", &["--batching", "rows"])).await.expect("pushed");
+    let held = standin.held.lock().expect("held");
+    let overrides = held.committed[0].0.overrides.as_ref().expect("said");
+    assert_eq!(overrides.batching(), sconce_proto::v1::Batching::Rows);
+    let line = ["sconce", "push", "layers_a.pt", "--model", "layers", "--batching", "columns"];
+    let refused = Args::try_parse_from(line).expect_err("no such way").to_string();
+    assert!(refused.contains("`rows` or `off`"), "{refused}");
 }
 
 #[tokio::test]

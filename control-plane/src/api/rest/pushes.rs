@@ -33,7 +33,7 @@ pub(super) struct Announced {
     metadata: BTreeMap<String, String>,
     /// Labels a sidecar must have to serve the model; absent leaves them as they are.
     selector: Option<BTreeMap<String, String>>,
-    /// What the archive does not say of its inputs and outputs.
+    /// What the archive does not say of its inputs and outputs, and whether rows may be batched.
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     overrides: Signature,

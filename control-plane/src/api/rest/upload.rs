@@ -8,7 +8,7 @@ use axum::{
     extract::State,
 };
 use futures::StreamExt as _;
-use sconce_catalog::{Labels, Manifest, ModelName, Selector, Signature};
+use sconce_catalog::{Batching, Labels, Manifest, ModelName, Selector, Signature};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -38,6 +38,9 @@ pub(super) struct Wanted {
     metadata: Option<String>,
     /// Labels a sidecar must have to serve the model: `team=pay`. Absent leaves them as they are.
     selector: Option<String>,
+    /// `rows`: rows of several requests may run as one batch; `off`: they may not. Absent leaves it to
+    /// the archive.
+    batching: Option<String>,
 }
 
 /// A version that was pushed.
@@ -67,6 +70,8 @@ pub(super) async fn push(
     let labels = |text: &str| text.parse::<Labels>().map_err(|error| ApiError::Invalid(error.to_string()));
     let metadata = wanted.metadata.as_deref().map(labels).transpose()?.unwrap_or_default();
     let selector = wanted.selector.as_deref().map(labels).transpose()?.map(Selector::new);
+    let batching = wanted.batching.as_deref().map(str::parse::<Batching>).transpose();
+    let batching = batching.map_err(|error| ApiError::Invalid(format!("batching: {error}")))?;
     let version = if version == "auto" { None } else { Some(version.parse()?) };
     let file = receive(&api, body.into_data_stream()).await?;
     let what = Announced {
@@ -74,7 +79,7 @@ pub(super) async fn push(
         version,
         metadata: metadata.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         selector,
-        overrides: Signature::default(),
+        overrides: Signature { batching, ..Signature::default() },
         source: None,
     };
     Ok(Json(api.store.take_in(&caller.name, file, what, wanted.activate).await?.into()))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sconce_catalog::{Field, Model, ModelName, VersionRecord};
+use sconce_catalog::{Batching, Field, Model, ModelName, VersionRecord};
 use sconce_proto::v1::{SidecarStatus, SplitState, VersionState};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -35,6 +35,8 @@ pub(super) struct ModelView {
     /// Labels a sidecar must have to serve it.
     selector: BTreeMap<String, String>,
     split: Option<SplitView>,
+    /// The request header by which callers are known; absent where the split is among requests.
+    sticky: Option<String>,
     versions: Vec<VersionView>,
 }
 
@@ -62,6 +64,10 @@ pub(super) struct VersionView {
     size: u64,
     inputs: Vec<FieldView>,
     outputs: Vec<FieldView>,
+    /// `rows` where rows of several requests may run as one batch, `off` where not, absent where nobody
+    /// says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batching: Option<&'static str>,
     metadata: BTreeMap<String, String>,
     /// Milliseconds since the Unix epoch.
     pushed_at_ms: i64,
@@ -148,6 +154,7 @@ impl ModelView {
             name: name.name().to_owned(),
             selector: model.selector.labels().iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             split: model.split.as_ref().map(shares),
+            sticky: model.sticky.as_ref().map(ToString::to_string),
             versions: model
                 .versions
                 .iter()
@@ -165,6 +172,7 @@ impl VersionView {
             size: record.size,
             inputs: record.signature.inputs.iter().map(FieldView::from).collect(),
             outputs: record.signature.outputs.iter().map(FieldView::from).collect(),
+            batching: record.signature.batching.map(Batching::name),
             metadata: record.metadata.clone(),
             pushed_at_ms: record.pushed_at_ms,
             pushed_by: record.pushed_by.clone(),

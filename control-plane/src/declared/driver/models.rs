@@ -1,9 +1,9 @@
-//! A `Model`: its selector and its split are made what is declared, and how far the split is in
+//! A `Model`: its selector, its split and its sticky header are made what is declared, and how far the split is in
 //! force is told.
 
 use std::time::Instant;
 
-use sconce_catalog::{Model, ModelName, Split, Version};
+use sconce_catalog::{Model, ModelName, Version};
 
 use super::{AGAIN, Driver};
 use crate::{
@@ -30,7 +30,10 @@ impl<C: Cluster> Driver<C> {
             name.ok().and_then(|name| Some((name.clone(), self.catalog().models.get(&name)?.clone())))
         {
             status.versions = Some(model.versions.len());
-            status.split = model.split.as_ref().map(Split::to_string);
+            status.split = model.split.as_ref().map(|split| match &model.sticky {
+                Some(header) => format!("{split} by {header}"),
+                None => split.to_string(),
+            });
             status.generation = Some(model.generation.0);
             if said.is_ok() {
                 return self.progress(object, status, &name, &model).await;
@@ -43,7 +46,7 @@ impl<C: Cluster> Driver<C> {
         Ok(None)
     }
 
-    /// Makes selector and split what they are declared to be; says why not where they are not.
+    /// Makes selector, split and sticky header what they are declared to be; says why not where they are not.
     async fn enforce(&self, object: &Object) -> Result<(), (&'static str, String)> {
         let invalid = |why| (INVALID, why);
         let name = object.model_name().map_err(invalid)?;
@@ -57,9 +60,11 @@ impl<C: Cluster> Driver<C> {
         if let Some(selector) = spec.selector {
             self.store.set_selector(&principal, &name, selector).await.map_err(refused)?;
         }
-        let Some(split) = spec.split.filter(|split| model.split.as_ref() != Some(split)) else {
+        // Where only one of the two is said, the other stays as it is.
+        let Some(split) = spec.split.or_else(|| model.split.clone()) else { return Ok(()) };
+        if model.split.as_ref() == Some(&split) && !spec.sticky.changes(model.sticky.as_ref()) {
             return Ok(());
-        };
+        }
         let missing = split.shares().iter().map(|(version, _)| version);
         let missing: Vec<&str> =
             missing.filter(|version| !model.versions.contains_key(*version)).map(Version::as_str).collect();
@@ -67,7 +72,7 @@ impl<C: Cluster> Driver<C> {
             let text = format!("the split waits for versions that are not there yet: {}", missing.join(", "));
             return Err(("VersionsMissing", text));
         }
-        self.store.set_split(&principal, &name, split).await.map_err(refused)?;
+        self.store.set_split(&principal, &name, split, spec.sticky).await.map_err(refused)?;
         Ok(())
     }
 

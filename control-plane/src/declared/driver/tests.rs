@@ -1,21 +1,11 @@
 //! The reconciler on a cluster in memory, with a real store and pulls from a real server.
 
-use std::{convert::Infallible, future::Future};
-
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
 use sconce_catalog::{ModelName, Version};
-use sconce_identity::{
-    ClientAuth, Doors, Material, PeerPolicy, SpiffeId,
-    authority::{Authority, Validity},
-    identity, serve,
-};
 use sconce_lifecycle::Stopping;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 
+use self::server::{Server, archive, digest};
 use super::*;
 use crate::{
     declared::{
@@ -27,6 +17,10 @@ use crate::{
     pull::Settings,
 };
 
+mod dying;
+mod server;
+mod sticky;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Bench {
@@ -36,55 +30,22 @@ struct Bench {
     held: watch::Sender<Option<Instant>>,
     /// Where `/1.pt` and `/2.pt` are.
     server: String,
-    _folder: tempfile::TempDir,
-    _tasks: JoinSet<()>,
-}
-
-fn archive(version: &str) -> Bytes {
-    let file = format!("{}/../examples/digits/models/v{version}/digits.pt", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read(&file).unwrap_or_else(|error| panic!("{file}: {error}")).into()
-}
-
-fn digest(version: &str) -> String {
-    let found = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &archive(version));
-    format!("sha256:{}", found.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-}
-
-/// A server of two archives, which shows the second only to whoever shows a password.
-async fn serve_archives(folder: &std::path::Path) -> (String, impl Future<Output = ()> + Send + use<>) {
-    let ca = Authority::new("files.test").expect("a CA");
-    let id = SpiffeId::new("files.test", "/files").expect("valid");
-    let own = ca.issue_credentials(&id, &["localhost".into()], Validity::of(Duration::from_secs(600)));
-    let (own, (publisher, own_identity)) = (own.expect("issued"), identity());
-    let roots = ca.roots_pem().as_bytes();
-    let material = Material::from_pem(own.chain_pem.as_bytes(), own.key_pem.as_bytes(), roots);
-    publisher.publish(material.expect("valid"));
-    std::fs::write(folder.join("ca.pem"), roots).expect("written");
-    let doors = Doors::tls(own_identity.server_config(ClientAuth::Optional, PeerPolicy::own_trust_domain()));
-    let answer = tower::service_fn(|request: Request<Incoming>| async move {
-        let shown = request.headers().get("authorization").is_some_and(|shown| shown == "Basic Y2k6c2VjcmV0");
-        let (status, body) = match request.uri().path() {
-            "/1.pt" => (StatusCode::OK, archive("1")),
-            "/2.pt" if shown => (StatusCode::OK, archive("2")),
-            "/2.pt" => (StatusCode::UNAUTHORIZED, Bytes::new()),
-            _ => (StatusCode::NOT_FOUND, Bytes::new()),
-        };
-        Ok::<_, Infallible>(Response::builder().status(status).body(Full::new(body)).expect("a response"))
-    });
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = format!("https://localhost:{}", listener.local_addr().expect("bound").port());
-    let serving = async move {
-        let _publisher = publisher;
-        serve(listener, doors, answer, Stopping::new()).await;
-    };
-    (address, serving)
+    files: Server,
+    folder: tempfile::TempDir,
+    driver: JoinSet<()>,
 }
 
 impl Bench {
     async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
+        let files = Server::start(folder.path()).await;
+        Self::open(folder, files, Memory::new()).await
+    }
+
+    /// A control plane on this folder and this cluster.
+    async fn open(folder: tempfile::TempDir, files: Server, memory: Memory) -> Self {
         let store = Store::open(&folder.path().join("store")).await.expect("a store");
-        let (server, serving) = serve_archives(folder.path()).await;
+        let server = files.address.clone();
         let settings = Settings {
             policy: format!("{server}/").parse().expect("valid"),
             ca: Some(folder.path().join("ca.pem")),
@@ -95,19 +56,18 @@ impl Bench {
             name: "a".into(),
             store: store.clone(),
             fleet: fleet.clone(),
+            owners: watch::channel(crate::declared::nobody()).1,
             stopping: Stopping::new(),
         };
         let (publications, _) = publish::open(None, sources).await.expect("nothing is published");
-        let memory = Memory::new();
         let (members, seen) = watch::channel(Arc::new(Members::new()));
         let (held, holding) = watch::channel(Some(Instant::now() + PATIENCE * 10));
         let inputs =
             Inputs { observed: memory.observed(), catalog: store.catalog(), members: seen, held: holding };
         let plane = Plane { store: store.clone(), fleet, publications, pulls };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(serving);
-        tasks.spawn(Driver::new(memory.clone(), inputs, plane).run());
-        Self { memory, store, members, held, server, _folder: folder, _tasks: tasks }
+        let mut driver = JoinSet::new();
+        driver.spawn(Driver::new(memory.clone(), inputs, plane).run());
+        Self { memory, store, members, held, server, files, folder, driver }
     }
 
     /// Declares a version of `ml/fraud` as an object called `fraud-<version>`.
@@ -272,11 +232,11 @@ async fn a_declared_split_wins_and_an_absent_one_is_left_alone() {
     bench.until_split("1=50 %, 2=50 %").await;
     // Somebody moves it by hand, and it is moved back.
     let whole = Split::whole("1".parse().expect("valid"));
-    bench.store.set_split("token:somebody", &fraud(), whole.clone()).await.expect("moved");
+    bench.store.set_split("token:somebody", &fraud(), whole.clone(), Sticky::AsItIs).await.expect("moved");
     bench.until_split("1=50 %, 2=50 %").await;
     // Without a wish, whatever was set stays.
     bench.declare_model(&json!({}));
-    bench.store.set_split("token:somebody", &fraud(), whole).await.expect("moved");
+    bench.store.set_split("token:somebody", &fraud(), whole, Sticky::AsItIs).await.expect("moved");
     bench
         .until("the model says so", |observed| {
             (observed.objects.get(&model)?.status.split.as_deref() == Some("1=100 %")).then_some(())
@@ -303,7 +263,7 @@ async fn a_version_with_a_share_stays_and_one_without_goes_with_its_object() {
     assert!(bench.condition(&one, "Deleted", "HasShare").await.contains("still answers 100 %"));
     assert_eq!(bench.versions(), ["1", "2"]);
     let whole = Split::whole("2".parse().expect("valid"));
-    bench.store.set_split("token:somebody", &fraud(), whole).await.expect("moved");
+    bench.store.set_split("token:somebody", &fraud(), whole, Sticky::AsItIs).await.expect("moved");
     bench.gone(&one).await;
     assert_eq!(bench.versions(), ["2"]);
     bench.memory.delete(&two);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use sconce_catalog::{Serial, Version};
+use sconce_istio::render::Owner;
 use tokio::task::JoinSet;
 
 use super::*;
@@ -28,6 +29,7 @@ pub(super) struct Bench {
     pub(super) settings: Settings,
     catalog: watch::Sender<Arc<Catalog>>,
     members: watch::Sender<Arc<Members>>,
+    owners: watch::Sender<Owners>,
     pub(super) held: watch::Sender<Option<Instant>>,
     known: watch::Receiver<Known>,
     events: Arc<Mutex<Vec<Event>>>,
@@ -65,6 +67,7 @@ impl Bench {
             settings,
             catalog: watch::Sender::default(),
             members: watch::Sender::default(),
+            owners: watch::Sender::new(crate::declared::nobody()),
             held: watch::Sender::new(Some(Instant::now() + PATIENCE * 10)),
             known,
             events,
@@ -78,6 +81,7 @@ impl Bench {
         let inputs = Inputs {
             catalog: self.catalog.subscribe(),
             members: self.members.subscribe(),
+            owners: self.owners.subscribe(),
             observed: self.memory.observed(),
             held: self.held.subscribe(),
         };
@@ -88,13 +92,14 @@ impl Bench {
     pub(super) async fn succeed(mut self) -> Self {
         self.driver.shutdown().await;
         let next = Self::with(self.settings, self.memory.clone());
+        next.owners.send_replace(None);
         next.catalog.send_replace(self.catalog.borrow().clone());
         next
     }
 
     /// `1=90,2=10@5`: the split of `ml/fraud`, in a catalog of that serial.
     pub(super) fn want(&self, text: &str) {
-        let Routing { split, generation } = routing(text);
+        let Routing { split, generation, .. } = routing(text);
         let model = Model { split: Some(split), generation, ..Model::default() };
         self.set(Some(("ml/fraud", model)), generation.0);
     }
@@ -107,13 +112,27 @@ impl Bench {
 
     /// Two models with one split.
     pub(super) fn want_two(&self, names: [&str; 2], text: &str) {
-        let Routing { split, generation } = routing(text);
+        let Routing { split, generation, .. } = routing(text);
         let model = |name: &str| {
             let model = Model { split: Some(split.clone()), generation, ..Model::default() };
             (name.parse().expect("valid"), model)
         };
         let models = names.map(model).into();
         self.catalog.send_replace(Arc::new(Catalog { serial: Serial(generation.0), models }));
+    }
+
+    /// The `Model`s of `ml/fraud` by their uid: one, or none; or it is not known yet.
+    pub(super) fn declare(&self, known: Option<&[&str]>) {
+        let owner = |uid: &&str| (fraud(), Owner { uid: (*uid).to_owned() });
+        self.owners.send_replace(known.map(|uids| Arc::new(uids.iter().map(owner).collect())));
+    }
+
+    /// Whom the published objects belong to.
+    pub(super) fn owned_by(&self) -> [Option<String>; 2] {
+        [service(), route()].map(|id| {
+            let object = self.memory.object(&id).expect("published");
+            render::owner(&object).map(|owner| owner.uid)
+        })
     }
 
     /// The connected sidecars, each with what it has ready of every model.

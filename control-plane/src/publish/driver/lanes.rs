@@ -1,4 +1,5 @@
-//! The Service of each namespace with models that tells the mesh what lanes speak.
+//! The Service of each namespace with models: it tells the mesh what lanes speak, and the injector
+//! which pods models ask for.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,7 +17,8 @@ impl<C: Cluster> Driver<C> {
     pub(super) async fn tell_what_lanes_speak(&mut self, world: &World) -> Result<(), ClusterError> {
         for namespace in world.namespaces() {
             let seen = world.observed.objects.get(&lanes_id(namespace)).map(Arc::as_ref);
-            let kept = self.keeper.keep(&self.cluster, render::lanes(namespace), seen).await;
+            let lanes = render::lanes(namespace, &world.selectors(namespace));
+            let kept = self.keeper.keep(&self.cluster, lanes, seen).await;
             let trouble = match kept {
                 Ok(Outcome::Kept) => None,
                 Ok(Outcome::Repaired(what)) => {
@@ -48,7 +50,7 @@ impl<C: Cluster> Driver<C> {
                 namespace,
                 reason = trouble,
                 "the mesh is not told what lanes speak, so workloads of the mesh may forge who they are to pods \
-                 that are no endpoint yet"
+                 that are no endpoint yet; nor is the injector told what models select"
             );
             self.unclear.insert(namespace.to_owned(), trouble);
         }

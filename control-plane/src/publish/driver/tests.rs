@@ -8,6 +8,10 @@ use super::{
 };
 use crate::publish::{keeper::Drift, plan::tests::routing};
 
+mod lanes;
+mod owned;
+mod sticky;
+
 #[tokio::test]
 async fn the_first_split_is_published_before_pods_become_endpoints() {
     let mut bench = Bench::start();
@@ -309,19 +313,4 @@ async fn another_form_replaces_the_one_before_once_it_is_there() {
     ];
     assert_eq!(next.memory.log()[before..], log);
     assert!(next.memory.object(&route_id(Kind::HttpRoute, &fraud())).is_some());
-}
-
-#[tokio::test]
-async fn the_mesh_knows_what_lanes_speak_while_a_namespace_has_models() {
-    let bench = Bench::start();
-    // A model that has no split yet is on pods already.
-    bench.set(Some(("ml/fraud", Model::default())), 1);
-    let lanes = crate::publish::world::lanes_id("ml");
-    bench.memory.observed().wait_for(|seen| seen.objects.contains_key(&lanes)).await.expect("told");
-    let service = bench.memory.object(&lanes).expect("the Service");
-    assert!(service["spec"]["ports"].as_array().is_some_and(|ports| {
-        ports.len() == 3 && ports.iter().all(|port| port["appProtocol"] == "kubernetes.io/h2c")
-    }));
-    bench.set(None, 2);
-    bench.memory.observed().wait_for(|seen| !seen.objects.contains_key(&lanes)).await.expect("gone");
 }

@@ -42,7 +42,7 @@ pub(in crate::publish) fn routing(text: &str) -> Routing {
         (version.parse().expect("a version"), Share::new(percent * 100).expect("in range"))
     });
     let generation = Generation(generation.parse().expect("a number"));
-    Routing { split: Split::new(shares).expect("a split"), generation }
+    Routing { split: Split::new(shares).expect("a split"), generation, sticky: None }
 }
 
 fn planned(published: &str, wanted: &str, text: &str) -> Plan {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use sconce_istio::selectors::Selectors;
+
 use super::*;
 
 fn review(pod: &Value, more: &Value) -> Vec<u8> {
@@ -46,13 +48,17 @@ fn pod() -> Value {
 
 fn namespace() -> Namespace {
     let labels = BTreeMap::from([(names::NAMESPACE_LABEL.to_owned(), "enabled".to_owned())]);
-    Namespace { name: "ml".into(), labels, annotations: BTreeMap::new() }
+    Namespace { name: "ml".into(), labels, ..Namespace::default() }
 }
 
 fn ask(pod: &Value, more: &Value, limits: &[Value]) -> Answer {
+    ask_in(&namespace(), pod, more, limits)
+}
+
+fn ask_in(namespace: &Namespace, pod: &Value, more: &Value, limits: &[Value]) -> Answer {
     let question = Question::read(&review(pod, more)).expect("a review");
     let settings = Settings::default();
-    question.answer(&Surroundings { namespace: &namespace(), settings: &settings, limits })
+    question.answer(&Surroundings { namespace, settings: &settings, limits })
 }
 
 /// The pod after the answer, as an API server would have it.
@@ -136,6 +142,79 @@ fn a_skip_is_written_onto_the_pod_and_onto_its_owner_where_it_cannot_be() {
     assert!(answer.response.allowed && answer.response.patch.is_none());
     let note = answer.note.expect("an event");
     assert_eq!((note.about.name.as_deref(), note.about.namespace, note.warning), (Some("n1"), None, false));
+}
+
+fn unlabelled() -> Value {
+    let mut pod = pod();
+    pod["metadata"]["labels"] = json!({ "app": "fraud", "team": "pay" });
+    pod
+}
+
+fn with_models(text: &str) -> Namespace {
+    Namespace { selectors: Selectors::read(Some(text)), ..namespace() }
+}
+
+#[test]
+fn a_pod_that_a_model_asks_for_gets_the_sidecar_and_its_owner_is_told_why() {
+    let namespace = with_models(r#"{"fraud":{"team":"pay"}}"#);
+    let answer = ask_in(&namespace, &unlabelled(), &json!({}), &[]);
+    let injected = after(&unlabelled(), &answer);
+    assert!(inject::container(&injected).is_some());
+    assert_eq!(injected["metadata"]["labels"][names::INJECT_LABEL], "true");
+    let status = injected["metadata"]["annotations"][names::STATUS_ANNOTATION].as_str().expect("a status");
+    assert!(status.contains(r#""selectedBy":"fraud""#), "{status}");
+    let note = answer.note.expect("an event");
+    assert!(!note.warning && note.text.ends_with("the selector of the model fraud asks for a sidecar"));
+    // The second pass comes by the label, and has nothing to say.
+    let again = ask_in(&namespace, &injected, &json!({}), &[]);
+    assert_eq!((again.outcome, again.note), ("unchanged", None));
+    assert!(ask_in(&namespace, &unlabelled(), &json!({ "dryRun": true }), &[]).note.is_none());
+}
+
+#[test]
+fn a_pod_that_nobody_asks_for_is_left_without_a_word() {
+    for models in ["{}", r#"{"everywhere":{}}"#, r#"{"churn":{"team":"ads"}}"#] {
+        let mut pod = unlabelled();
+        for annotations in [json!({}), json!({ "kubernetes.io/config.mirror": "5f" })] {
+            pod["metadata"]["annotations"] = annotations;
+            let answer = ask_in(&with_models(models), &pod, &json!({}), &[]);
+            assert!(answer.response.allowed && answer.response.patch.is_none(), "{models}");
+            assert_eq!((answer.outcome, answer.note), ("unasked", None), "{models}");
+        }
+    }
+    let mut out = unlabelled();
+    out["metadata"]["labels"][names::INJECT_LABEL] = json!("false");
+    let answer = ask_in(&with_models(r#"{"fraud":{"team":"pay"}}"#), &out, &json!({}), &[]);
+    assert_eq!(answer.outcome, "skipped", "its own label wins");
+}
+
+#[test]
+fn a_pod_that_only_a_model_asks_for_is_never_refused() {
+    let namespace = with_models(r#"{"fraud":{"team":"pay"}}"#);
+    let limit = json!({ "type": "Container", "max": { "memory": "1Gi" } });
+    let range = json!({ "metadata": { "name": "small" }, "spec": { "limits": [limit] } });
+    let mut port = unlabelled();
+    port["spec"]["containers"][0]["ports"] = json!([{ "containerPort": 8443 }]);
+    let first = after(&unlabelled(), &ask_in(&namespace, &unlabelled(), &json!({}), &[]));
+    for (pod, limits, why) in [
+        (&port, &[][..], "uses port 8443"),
+        (&unlabelled(), std::slice::from_ref(&range), "LimitRange small"),
+        // Also where only the second pass finds out.
+        (&first, std::slice::from_ref(&range), "LimitRange small"),
+    ] {
+        let answer = ask_in(&namespace, pod, &json!({}), limits);
+        assert!(answer.response.allowed, "{why}");
+        let skipped = after(pod, &answer);
+        assert!(inject::container(&skipped).is_none());
+        let said = skipped["metadata"]["annotations"][names::STATUS_ANNOTATION].as_str().expect("a status");
+        assert!(
+            said.contains("the selector of the model fraud asks for it, but") && said.contains(why),
+            "{said}"
+        );
+        assert_eq!(skipped["metadata"]["labels"], unlabelled()["metadata"]["labels"]);
+        let note = answer.note.expect("an event");
+        assert!(note.warning && note.reason == "SidecarSkipped" && note.text.contains(why), "{}", note.text);
+    }
 }
 
 #[test]

@@ -30,6 +30,8 @@ struct Objects {
     created: usize,
     conflicts: usize,
     configuration: Value,
+    /// What the models of the namespace `ml` ask for.
+    selectors: String,
 }
 
 impl ApiServer {
@@ -39,7 +41,8 @@ impl ApiServer {
         configuration["webhooks"][0]["fromTheFuture"] = json!("kept");
         let other = json!({ "name": "other.example.org", "clientConfig": { "service": { "name": "other", "namespace": "x" } } });
         configuration["webhooks"].as_array_mut().expect("webhooks").push(other);
-        let state = Objects { secret: None, created: 0, conflicts: 0, configuration };
+        let selectors = "{}".to_owned();
+        let state = Objects { secret: None, created: 0, conflicts: 0, configuration, selectors };
         Self(Arc::new(Shared { state: Mutex::new(state), version: watch::channel(1).0 }))
     }
 
@@ -91,6 +94,22 @@ impl ApiServer {
                 json!(ByteString(b"spoiled".to_vec()));
         });
         self.changed();
+    }
+
+    /// The control plane writes down what models ask for.
+    pub(super) fn set_selectors(&self, text: &str) {
+        self.with(|objects| text.clone_into(&mut objects.selectors));
+        self.changed();
+    }
+
+    fn lanes(&self) -> Value {
+        let selectors = self.with(|objects| objects.selectors.clone());
+        json!({
+            "kind": "Service", "apiVersion": "v1",
+            "metadata": {
+                "name": "sconce-lanes", "namespace": "ml", "annotations": { "sconce.dev/selectors": selectors },
+            },
+        })
     }
 
     fn change_keys(&self, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
@@ -209,6 +228,12 @@ async fn answer(State(api): State<ApiServer>, request: Request) -> Response {
         (&Method::GET, "mutatingwebhookconfigurations") => api.list(&[api.configuration()]),
         (&Method::GET, "a.sconce-injector") => axum::Json(api.versioned_configuration()).into_response(),
         (&Method::PATCH, "a.sconce-injector") => api.patch_configuration(&body),
+        (&Method::GET, "services") if watching => api.next_change(query, |api| Some(api.lanes())).await,
+        (&Method::GET, "services") => {
+            // Anything wider would be refused by the rights that the chart gives.
+            assert!(query.contains("metadata.name%3Dsconce-lanes"), "{query}");
+            api.list(&[api.lanes()])
+        }
         (&Method::GET, "namespaces") if !watching => api.list(&[json!({
             "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
             "metadata": { "name": "ml", "labels": { "sconce.dev/injection": "enabled" } },

@@ -86,7 +86,7 @@ mod tests {
             shape: None,
             optional: *optional,
         };
-        Signature { inputs: inputs.iter().map(field).collect(), outputs: Vec::new() }
+        Signature { inputs: inputs.iter().map(field).collect(), ..Signature::default() }
     }
 
     #[test]

@@ -41,7 +41,8 @@ fn field(name: &str, datatype: Option<Datatype>, shape: Option<&[i64]>) -> Field
 }
 
 fn warmed(shape: Option<&[i64]>, least: usize, outputs: Vec<Field>) -> Result<Signature, EngineError> {
-    let signature = Signature { inputs: vec![field("x", Some(Datatype::Fp32), shape)], outputs };
+    let signature =
+        Signature { inputs: vec![field("x", Some(Datatype::Fp32), shape)], outputs, batching: None };
     let module = Arc::new(Rows { signature, least, output: "OUTPUT__0" });
     warm(module).map(|module| module.signature().clone())
 }
@@ -93,8 +94,11 @@ fn nothing_is_guessed_where_nothing_is_declared() {
 fn numbers_are_ones_and_optional_inputs_are_left_out() {
     let number = |kind| Field { kind, ..field("n", None, None) };
     let optional = Field { optional: true, ..field("w", None, None) };
-    let signature =
-        Signature { inputs: vec![number(Kind::Int), number(Kind::Float), optional], outputs: vec![] };
+    let signature = Signature {
+        inputs: vec![number(Kind::Int), number(Kind::Float), optional],
+        outputs: vec![],
+        batching: None,
+    };
     let inputs = sample::inputs(&signature, 1).expect("kinds say enough");
     let bytes = |at: usize| match &inputs[at].as_ref().expect("given").data {
         Data::Fixed(bytes) => bytes.to_vec(),
@@ -103,6 +107,38 @@ fn numbers_are_ones_and_optional_inputs_are_left_out() {
     assert_eq!(bytes(0), 1i64.to_le_bytes());
     assert_eq!(bytes(1), 1f64.to_le_bytes());
     assert!(inputs[2].is_none());
+}
+
+/// Gives its input, or each row less the mean of all.
+struct Centred {
+    signature: Signature,
+    centre: bool,
+}
+
+impl Module for Centred {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
+        let tensor = inputs.into_iter().next().flatten().expect("given");
+        let Data::Fixed(bytes) = &tensor.data else { panic!("numbers") };
+        let values: Vec<f32> = bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let mean = values.iter().sum::<f32>() / values.len() as f32;
+        let less = if self.centre { mean } else { 0.0 };
+        let bytes: Vec<u8> = values.iter().flat_map(|value| (value - less).to_le_bytes()).collect();
+        Ok(vec![Output { name: "y".into(), tensor: Tensor { data: Data::Fixed(bytes.into()), ..tensor } }])
+    }
+}
+
+#[test]
+fn rows_that_turn_out_to_depend_on_one_another_are_not_batched() {
+    for (centre, expected) in [(false, Batching::Rows), (true, Batching::Off)] {
+        let inputs = vec![field("x", Some(Datatype::Fp32), Some(&[-1, 4]))];
+        let signature = Signature { inputs, outputs: vec![], batching: Some(Batching::Rows) };
+        let warm = warm(Arc::new(Centred { signature, centre })).expect("runs");
+        assert_eq!(warm.signature().batching, Some(expected));
+    }
 }
 
 #[test]

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use sconce_catalog::Datatype;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{
     super::{
+        deadline::deadline,
         error::ServeError,
         infer::{Infer, Inputs},
-        parameters, raw,
+        parameters::{self, Terms},
+        raw,
     },
-    Target, data, numbers,
+    JSON_LENGTH, Target, data, numbers,
 };
 use crate::engine::Tensor;
 
@@ -73,6 +75,15 @@ fn or_nothing<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(wire: D)
 }
 
 impl Parameter {
+    /// As a whole number from 0 on.
+    fn whole(&self) -> Result<u64, ()> {
+        match self {
+            Self::Int(number) => u64::try_from(*number).map_err(drop),
+            Self::Unsigned(number) => Ok(*number),
+            Self::Bool(_) | Self::Float(_) | Self::Text(_) => Err(()),
+        }
+    }
+
     /// Whether it says what it would say by being absent.
     fn is_nothing(&self) -> bool {
         match self {
@@ -101,18 +112,18 @@ impl Forms {
     }
 }
 
-/// The request in this body. `json_length` is the header that says where its JSON part ends.
-pub(super) fn read(
-    target: Target,
-    json_length: Option<&HeaderValue>,
-    body: Bytes,
-) -> Result<(Infer, Forms), ServeError> {
-    let Target { model, lane, version: pin, routed } = target;
-    let made = |id, inputs, outputs| Infer { model, lane, pin, routed, id, inputs, outputs };
-    let json = json_length.map_or(Ok(body.len()), |value| within(value, body.len()))?;
+/// The request in this body. One of the headers says where its JSON part ends.
+pub(super) fn read(target: Target, headers: HeaderMap, body: Bytes) -> Result<(Infer, Forms), ServeError> {
+    let Target { model, lane, version: pin, routed, due } = target;
+    let json_length = headers.get(JSON_LENGTH).cloned();
+    let made = |Terms { priority, timeout }, id, inputs, outputs| {
+        let deadline = deadline(due, timeout)?;
+        Ok(Infer { model, lane, pin, routed, headers, deadline, priority, id, inputs, outputs })
+    };
+    let json = json_length.as_ref().map_or(Ok(body.len()), |value| within(value, body.len()))?;
     if json_length.is_some() && json == 0 {
         let forms = Forms { otherwise: true, named: BTreeMap::new() };
-        return Ok((made(None, Inputs::Whole(body), Vec::new()), forms));
+        return Ok((made(Terms::default(), None, Inputs::Whole(body), Vec::new())?, forms));
     }
     let quoted;
     let mut read = serde_json::from_slice::<Wire<'_>>(&body[..json]);
@@ -126,10 +137,11 @@ pub(super) fn read(
         ServeError::Malformed(format!("the request is not the JSON of an inference request: {error}"))
     })?;
     parameters::check(wire.parameters())?;
+    let terms = Terms::read(|name| wire.parameters.get(name).map(Parameter::whole))?;
     let inputs = tensors(wire.inputs, body.slice(json..)).map_err(ServeError::Malformed)?;
     let forms = forms(&wire.parameters, &wire.outputs).map_err(ServeError::Malformed)?;
     let outputs = wire.outputs.into_iter().map(|output| output.name).collect();
-    Ok((made(wire.id, Inputs::Named(inputs), outputs), forms))
+    Ok((made(terms, wire.id, Inputs::Named(inputs), outputs)?, forms))
 }
 
 fn within(json_length: &HeaderValue, body: usize) -> Result<usize, ServeError> {

@@ -141,8 +141,11 @@ async fn a_body_without_json_is_the_only_input() {
     let reply = infer_binary("add", "", b"abcd").await;
     assert!(reply.error().contains("`a` (FP32 [-1, 2])"), "{}", reply.error());
 
-    let signature =
-        Signature { inputs: vec![field("x", Some(Datatype::Fp32), Some(&[-1, -1, 2]))], outputs: vec![] };
+    let signature = Signature {
+        inputs: vec![field("x", Some(Datatype::Fp32), Some(&[-1, -1, 2]))],
+        outputs: vec![],
+        batching: None,
+    };
     let (name, tensor) = super::super::inputs::whole(&signature, Bytes::from(vec![0; 24])).unwrap();
     assert_eq!((name.as_str(), tensor.shape), ("x", vec![1, 3, 2]));
     assert!(super::super::inputs::whole(&signature, Bytes::from(vec![0; 20])).is_err());
@@ -221,7 +224,7 @@ async fn a_route_of_the_mesh_chooses_below_a_pin_and_only_for_its_own_model() {
 
 #[tokio::test]
 async fn the_server_and_its_models_describe_themselves() {
-    assert_eq!(get("/v2").await.json()["extensions"], json!(["binary_tensor_data"]));
+    assert_eq!(get("/v2").await.json()["extensions"], json!(["binary_tensor_data", "schedule_policy"]));
     assert_eq!(get("/v2/health/live").await.json()["live"], true);
     assert!(get("/v2/models").await.json()["models"].as_array().unwrap().contains(&json!("other/echo")));
     assert_eq!(

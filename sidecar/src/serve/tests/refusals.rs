@@ -1,10 +1,14 @@
 //! Every way to be refused: the status, and a message that says what to do.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use tokio::sync::Notify;
 
 use super::*;
+use crate::engine::Priority;
 
 const X: &str = r#"{"inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":[1]}]}"#;
 
@@ -145,24 +149,97 @@ async fn callers_without_an_identity_get_nothing() {
     }
 }
 
-struct Full;
+/// Refuses everything for the same reason.
+struct Refuses(fn() -> RunError);
 
-impl Run for Full {
-    fn run(
-        &self,
-        _: Arc<dyn Module>,
-        _: Vec<Option<Tensor>>,
-        _: Option<Permit>,
-    ) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
-        Box::pin(async { Err(RunError::Overloaded) })
+impl Run for Refuses {
+    fn run(&self, _: &Queue, _: Work) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
+        let error = self.0();
+        Box::pin(async { Err(error) })
     }
+}
+
+async fn refused(config: Config, error: fn() -> RunError) -> Reply {
+    let request = Request::post("/v2/models/echo/infer").body(X.into()).unwrap();
+    send(server(config, Refuses(error)), request).await
 }
 
 #[tokio::test]
 async fn a_full_queue_is_a_429_that_says_when_to_come_back() {
-    let request = Request::post("/v2/models/echo/infer").body(X.into()).unwrap();
-    let reply = send(server(Config::default(), Full), request).await;
-    assert_eq!((reply.status.as_u16(), reply.headers["retry-after"].to_str().unwrap()), (429, "1"));
+    let full = || RunError::Overloaded { retry: Duration::from_millis(2_100) };
+    let reply = refused(Config::default(), full).await;
+    assert_eq!((reply.status.as_u16(), reply.headers["retry-after"].to_str().unwrap()), (429, "3"));
+    assert!(reply.error().contains("`echo`, version `7`"), "{}", reply.error());
+}
+
+#[tokio::test]
+async fn a_full_queue_of_a_server_that_leaves_sends_callers_elsewhere() {
+    let config = Config::default();
+    config.leaving.cancel();
+    let reply = refused(config, || RunError::Overloaded { retry: Duration::ZERO }).await;
+    assert_eq!((reply.status.as_u16(), reply.headers["retry-after"].to_str().unwrap()), (503, "1"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_answered_in_time_is_a_504_that_no_retry_helps() {
+    let reply = refused(Config::default(), || RunError::Late).await;
+    assert_eq!((reply.status.as_u16(), reply.headers.get("retry-after")), (504, None));
+}
+
+/// Says when it would have been late, and how urgent it was.
+#[derive(Clone, Default)]
+struct Notes(Arc<std::sync::Mutex<Vec<(Duration, Priority)>>>);
+
+impl Run for Notes {
+    fn run(&self, queue: &Queue, work: Work) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
+        let left = work.deadline.saturating_duration_since(Instant::now());
+        self.0.lock().unwrap().push((left, work.priority));
+        Inline.run(queue, work)
+    }
+}
+
+/// What the engine is told of a request with these parameters and headers.
+async fn terms(parameters: &str, headers: &[(&str, &str)]) -> (Duration, Priority) {
+    let notes = Notes::default();
+    let body = format!(
+        r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"INT8","data":[1]}}],"parameters":{parameters}}}"#
+    );
+    let request = headers
+        .iter()
+        .fold(Request::post("/v2/models/echo/infer"), |request, (name, value)| request.header(*name, *value));
+    let reply = send(server(Config::default(), notes.clone()), request.body(body.into()).unwrap()).await;
+    assert_eq!(reply.status, 200);
+    notes.0.lock().unwrap()[0]
+}
+
+#[tokio::test]
+async fn deadlines_and_priorities_reach_the_engine() {
+    let minute = Duration::from_secs(60);
+    let (left, priority) = terms("{}", &[]).await;
+    assert!(left <= minute && left > minute / 2, "{left:?}");
+    assert_eq!(priority, Priority::default());
+    let (left, priority) = terms(r#"{"timeout":20000000,"priority":1}"#, &[]).await;
+    assert!(left <= minute / 3 && left > minute / 6, "microseconds: {left:?}");
+    assert_eq!(priority, Priority::new(1));
+    let both = [("x-envoy-expected-rq-timeout-ms", "8000")];
+    let (left, _) = terms(r#"{"timeout":20000000}"#, &both).await;
+    assert!(left <= Duration::from_secs(8) && left > Duration::from_secs(4), "{left:?}");
+    assert_eq!(terms(r#"{"timeout":0,"priority":0}"#, &[]).await.1, Priority::default());
+}
+
+#[tokio::test]
+async fn terms_that_are_no_numbers_are_refused_by_name() {
+    for parameters in [r#"{"timeout":"5"}"#, r#"{"priority":-1}"#, r#"{"priority":1.5}"#] {
+        let body = format!(
+            r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"INT8","data":[1]}}],"parameters":{parameters}}}"#
+        );
+        let reply = infer("echo", body).await;
+        let name = if parameters.contains("timeout") { "timeout" } else { "priority" };
+        assert!(reply.status == 400 && reply.error().contains(name), "{}", reply.error());
+    }
+    let request = Request::post("/v2/models/echo/infer").header("x-envoy-expected-rq-timeout-ms", "1s");
+    let reply = ask(request, X).await;
+    assert!(reply.status == 400 && reply.error().contains("x-envoy-expected-rq-timeout-ms"));
 }
 
 /// Answers nothing until told to.
@@ -170,18 +247,13 @@ async fn a_full_queue_is_a_429_that_says_when_to_come_back() {
 struct Held(Arc<(AtomicUsize, Notify, Notify)>);
 
 impl Run for Held {
-    fn run(
-        &self,
-        module: Arc<dyn Module>,
-        inputs: Vec<Option<Tensor>>,
-        _: Option<Permit>,
-    ) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
-        let held = Arc::clone(&self.0);
+    fn run(&self, queue: &Queue, work: Work) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
+        let (held, module) = (Arc::clone(&self.0), Arc::clone(queue.module()));
         Box::pin(async move {
             held.0.fetch_add(1, Ordering::SeqCst);
             held.1.notify_one();
             held.2.notified().await;
-            module.forward(inputs).map_err(RunError::Engine)
+            module.forward(work.inputs).map_err(RunError::Engine)
         })
     }
 }
@@ -196,7 +268,7 @@ async fn one_request_too_many_is_refused_while_the_others_go_on() {
 
     let refused = send(server, post()).await;
     assert_eq!(refused.status, 429);
-    assert!(refused.error().contains("overloaded"));
+    assert!(refused.error().contains("try again"));
     held.0.2.notify_one();
     assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(held.0.0.load(Ordering::SeqCst), 1);
@@ -204,7 +276,7 @@ async fn one_request_too_many_is_refused_while_the_others_go_on() {
 
 #[tokio::test]
 async fn a_caller_who_stops_half_way_gives_its_place_back() {
-    let longest_pause = std::time::Duration::from_millis(20);
+    let longest_pause = Duration::from_millis(20);
     let server = server(Config { max_in_flight: 1, longest_pause, ..Config::default() }, Inline);
     let half = futures::stream::iter([Ok::<_, std::io::Error>(&X[..9])]);
     let half = Body::from_stream(futures::StreamExt::chain(half, futures::stream::pending()));

@@ -12,18 +12,14 @@ struct Withdraws {
 }
 
 impl Run for Withdraws {
-    fn run(
-        &self,
-        module: Arc<dyn Module>,
-        inputs: Vec<Option<Tensor>>,
-        permit: Option<Permit>,
-    ) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
+    fn run(&self, queue: &Queue, work: Work) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
         let next = self.models.lock().unwrap().take();
-        if let (Some(next), Some(_)) = (next, permit) {
+        if let (Some(next), Some(_)) = (next, work.permit) {
             let _before = self.live.publish(next);
-            return Box::pin(async { Err(RunError::Withdrawn(inputs)) });
+            return Box::pin(async { Err(RunError::Withdrawn(work.inputs)) });
         }
-        Box::pin(async move { module.forward(inputs).map_err(RunError::Engine) })
+        let module = Arc::clone(queue.module());
+        Box::pin(async move { module.forward(work.inputs).map_err(RunError::Engine) })
     }
 }
 

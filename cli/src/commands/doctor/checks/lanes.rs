@@ -6,6 +6,7 @@ use sconce_catalog::Lane;
 use sconce_istio::{
     names::{LANES_SERVICE, MODEL_LABEL_PREFIX, READY},
     render::{Backend, Options, lanes, service},
+    selectors::Selectors,
 };
 use serde_json::Value;
 
@@ -70,7 +71,7 @@ fn untold(view: &View) -> Vec<Finding> {
         services.iter().filter(|object| model(object).is_some()).map(|object| place(object).0).collect();
     let of = |namespace: &str| services.iter().find(|object| place(object) == (namespace, LANES_SERVICE));
     let check = |namespace: &str| match of(namespace) {
-        Some(held) => altered(held, &lanes(namespace)),
+        Some(held) => altered(held, &lanes(namespace, &Selectors::of(held))),
         None => Some(Finding::error(
             "lanes-untold",
             format!("Service {namespace}/{LANES_SERVICE}"),

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use sconce_istio::names::{CONTAINER, INJECT_LABEL, NAMESPACE_LABEL, STATUS_ANNOTATION};
+use sconce_catalog::Labels;
+use sconce_istio::{
+    names::{CONTAINER, INJECT_LABEL, LANES_SERVICE, NAMESPACE_LABEL, STATUS_ANNOTATION},
+    selectors::Selectors,
+};
 use serde_json::Value;
 
 use super::super::{
@@ -67,10 +71,15 @@ fn again(pod: &Value) -> String {
 }
 
 fn uninjected(pod: &Value, view: &View) -> Option<Finding> {
-    let asks = text(&pod["metadata"]["labels"][INJECT_LABEL]) == "true";
+    let label = pod["metadata"]["labels"].get(INJECT_LABEL).map(text);
     let namespace = place(pod).0;
-    if !asks || namespace == view.system {
+    if namespace == view.system {
         return None;
+    }
+    match label {
+        Some("true") => {}
+        Some(_) => return None,
+        None => return unselected(pod, view),
     }
     if let Some(why) = text(&pod["metadata"]["annotations"][STATUS_ANNOTATION]).strip_prefix("skipped: ") {
         return Some(Finding::warning(
@@ -90,6 +99,33 @@ fn uninjected(pod: &Value, view: &View) -> Option<Finding> {
     }
     let problem = "it asks for a sidecar and has none: it was made before the labels were, or while no webhook was registered";
     Some(Finding::error("uninjected", object(pod), problem, again(pod)))
+}
+
+/// A pod that no label speaks for, and a model's selector does.
+fn unselected(pod: &Value, view: &View) -> Option<Finding> {
+    let namespace = place(pod).0;
+    let permits = view.namespace(namespace)?["metadata"]["labels"][NAMESPACE_LABEL] == "enabled";
+    let lanes = view
+        .services
+        .iter()
+        .flatten()
+        .find(|service| place(service) == (namespace, LANES_SERVICE))
+        .filter(|_| permits)?;
+    let labels = pod["metadata"]["labels"].as_object().into_iter().flatten();
+    let pairs = labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    let selectors = Selectors::of(lanes);
+    let (model, selector) = selectors.asking(&Labels::new(pairs).ok()?)?;
+    let asks = format!("the selector of the model {model} ({}) asks for a sidecar in it", selector.labels());
+    let label = format!("or label its template {INJECT_LABEL}: \"false\" where it is to have none");
+    let skipped = text(&pod["metadata"]["annotations"][STATUS_ANNOTATION]).strip_prefix("skipped: ");
+    let (problem, next) = match skipped {
+        Some(why) => (format!("it has no sidecar: {why}"), format!("change that, {label}")),
+        None => (
+            format!("{asks}, and it has none: it is older than the selector, or the injector was away"),
+            format!("{}, {label}", again(pod)),
+        ),
+    };
+    Some(Finding::warning("uninjected", object(pod), problem, next))
 }
 
 fn unready(pod: &Value, view: &View) -> Option<Finding> {
@@ -148,10 +184,11 @@ fn unmeshed(view: &View) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use sconce_istio::names::SELECTORS_ANNOTATION;
     use serde_json::json;
 
     use super::*;
-    use crate::commands::doctor::specimen::{bare_pod, checks, healthy};
+    use crate::commands::doctor::specimen::{bare_pod, by_name, checks, healthy};
 
     fn with(pods: Vec<Value>) -> View {
         View { pods: Some(pods), ..healthy() }
@@ -169,6 +206,32 @@ mod tests {
         assert_eq!(checks(&found), ["uninjected"]);
         assert_eq!(found[0].object, "Pod shop/a and 1 more like it");
         assert_eq!(found[0].next, "`kubectl rollout restart statefulset/checkout -n shop`");
+    }
+
+    #[test]
+    fn pods_that_a_model_asks_for_and_that_have_no_sidecar_are_found() {
+        let mut pod = bare_pod("a");
+        pod["metadata"]["labels"] = json!({ "team": "pay" });
+        let mut view = with(vec![pod.clone()]);
+        let selecting = |view: &mut View, text: &str| {
+            let services = view.services.as_mut().expect("seen");
+            by_name(services, LANES_SERVICE)["metadata"]["annotations"] =
+                json!({ SELECTORS_ANNOTATION: text });
+        };
+        selecting(&mut view, r#"{"churn":{"team":"ads"},"everywhere":{}}"#);
+        assert_eq!(check(&view), []);
+        selecting(&mut view, r#"{"fraud":{"team":"pay"}}"#);
+        let found = check(&view);
+        assert_eq!(checks(&found), ["uninjected"]);
+        assert!(found[0].problem.contains("the model fraud (team=pay)"), "{found:?}");
+        assert!(found[0].next.contains("sconce.dev/inject: \"false\""), "{found:?}");
+        let why = "the selector of the model fraud asks for it, but the container uses port 8443";
+        pod["metadata"]["annotations"] = json!({ STATUS_ANNOTATION: format!("skipped: {why}") });
+        view.pods = Some(vec![pod.clone()]);
+        assert!(check(&view)[0].problem.ends_with("uses port 8443"));
+        pod["metadata"]["labels"][INJECT_LABEL] = "false".into();
+        view.pods = Some(vec![pod]);
+        assert_eq!(check(&view), []);
     }
 
     #[test]

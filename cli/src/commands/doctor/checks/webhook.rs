@@ -2,7 +2,7 @@
 
 use k8s_openapi::ByteString;
 use sconce_istio::{
-    inject::registration,
+    inject::{LABELLED, SELECTED, registration},
     install::{INJECTOR, REGISTRATION, WEBHOOK},
 };
 use serde_json::Value;
@@ -13,8 +13,6 @@ use super::super::{
 };
 use crate::troubles::named;
 
-/// What every registration of the injector calls its webhook.
-const NAME: &str = "pods.injector.sconce.dev";
 /// How the webhooks of Istio's injector end.
 const ISTIO: &str = "sidecar-injector.istio.io";
 
@@ -56,7 +54,7 @@ fn webhooks(registration: &Value) -> impl Iterator<Item = &Value> {
 
 fn is_ours(registration: &Value) -> bool {
     webhooks(registration)
-        .any(|webhook| webhook["name"] == NAME || webhook["clientConfig"]["service"]["name"] == WEBHOOK)
+        .any(|webhook| webhook["name"] == LABELLED || webhook["clientConfig"]["service"]["name"] == WEBHOOK)
 }
 
 /// Webhooks run in the order of their registrations' names.
@@ -108,16 +106,15 @@ pub(super) fn decoded(value: &Value) -> Option<String> {
 /// Fields that whoever edited the registration has changed.
 fn altered(ours: &Value, view: &View) -> Option<Finding> {
     let wanted = registration(REGISTRATION, &view.system, WEBHOOK);
-    let (wanted, held) = (&wanted["webhooks"][0], webhooks(ours).find(|webhook| webhook["name"] == NAME)?);
-    let mut changed: Vec<&str> = wanted
-        .as_object()?
-        .iter()
-        .filter(|(key, value)| *key != "clientConfig" && held[key.as_str()] != **value)
-        .map(|(key, _)| key.as_str())
-        .collect();
-    let service = |webhook: &Value| webhook["clientConfig"]["service"].clone();
-    if service(wanted) != service(held) {
-        changed.push("clientConfig.service");
+    let mut changed: Vec<String> = Vec::new();
+    for name in [SELECTED, LABELLED] {
+        let of = |registration| webhooks(registration).find(|webhook| webhook["name"] == name);
+        match (of(&wanted), of(ours)) {
+            (Some(wanted), Some(held)) => {
+                changed.extend(differences(wanted, held).iter().map(|field| format!("{field} of {name}")));
+            }
+            _ => changed.push(format!("{name} is missing")),
+        }
     }
     (!changed.is_empty()).then(|| {
         Finding::warning(
@@ -127,6 +124,17 @@ fn altered(ours: &Value, view: &View) -> Option<Finding> {
             "put it back with `sconce install --force-conflicts`, or `helm upgrade`",
         )
     })
+}
+
+/// Fields in which a webhook is not as wanted, but for its roots, which are looked at elsewhere.
+fn differences<'a>(wanted: &'a Value, held: &Value) -> Vec<&'a str> {
+    let fields = wanted.as_object().into_iter().flatten();
+    let differ = fields.filter(|(key, value)| *key != "clientConfig" && held[key.as_str()] != **value);
+    let mut changed: Vec<&str> = differ.map(|(key, _)| key.as_str()).collect();
+    if wanted["clientConfig"]["service"] != held["clientConfig"]["service"] {
+        changed.push("clientConfig.service");
+    }
+    changed
 }
 
 fn endpoints(view: &View) -> Option<Finding> {
@@ -199,12 +207,22 @@ mod tests {
     #[test]
     fn what_somebody_has_edited_is_named() {
         let edited = planted(|all| {
-            let webhook = &mut by_name(all, REGISTRATION)["webhooks"][0];
-            webhook["failurePolicy"] = "Ignore".into();
-            webhook["clientConfig"]["service"]["port"] = 8443.into();
+            let webhooks = &mut by_name(all, REGISTRATION)["webhooks"];
+            webhooks[0]["timeoutSeconds"] = 10.into();
+            webhooks[1]["failurePolicy"] = "Ignore".into();
+            webhooks[1]["clientConfig"]["service"]["port"] = 8443.into();
         });
         assert_eq!(checks(&edited), ["webhook-altered"]);
-        assert!(edited[0].problem.ends_with("failurePolicy, clientConfig.service"), "{edited:?}");
+        let fields = "timeoutSeconds of models.injector.sconce.dev, failurePolicy of pods.injector.sconce.dev, \
+                      clientConfig.service of pods.injector.sconce.dev";
+        assert!(edited[0].problem.ends_with(fields), "{edited:?}");
+        // As a chart of before had it.
+        let older = planted(|all| {
+            let webhooks = by_name(all, REGISTRATION)["webhooks"].as_array_mut().expect("a list");
+            webhooks.retain(|webhook| webhook["name"] == LABELLED);
+        });
+        assert_eq!(checks(&older), ["webhook-altered"]);
+        assert!(older[0].problem.ends_with("models.injector.sconce.dev is missing"), "{older:?}");
     }
 
     #[test]

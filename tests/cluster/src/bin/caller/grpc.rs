@@ -4,15 +4,19 @@ use sconce_proto::inference::{
     ModelInferRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
     model_infer_request::InferInputTensor,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    metadata::AsciiMetadataKey,
+    transport::{Channel, Endpoint},
+};
 
-use crate::{Connection, INPUT, MODEL, VALUES, tensor};
+use crate::{Connection, INPUT, MODEL, Question, VALUES, tensor};
 
 #[derive(Default)]
 pub(crate) struct Kept(Option<GrpcInferenceServiceClient<Channel>>);
 
 impl Connection for Kept {
-    async fn ask(&mut self, authority: &str, rows: usize) -> Result<String, String> {
+    async fn ask(&mut self, question: &Question<'_>) -> Result<String, String> {
+        let Question { authority, rows, .. } = *question;
         let client = match &mut self.0 {
             Some(client) => client,
             none => {
@@ -26,12 +30,17 @@ impl Connection for Kept {
         let shape = vec![i64::try_from(rows).unwrap_or(i64::MAX), VALUES as i64];
         let input =
             InferInputTensor { name: INPUT.into(), datatype: "FP32".into(), shape, ..Default::default() };
-        let request = ModelInferRequest {
+        let mut request = tonic::Request::new(ModelInferRequest {
             model_name: MODEL.into(),
             inputs: vec![input],
             raw_input_contents: vec![tensor(rows).into()],
             ..Default::default()
-        };
+        });
+        if let Some((header, person)) = &question.person {
+            let header =
+                AsciiMetadataKey::from_bytes(header.as_bytes()).map_err(|error| error.to_string())?;
+            request.metadata_mut().insert(header, person.parse().map_err(|_| "no metadata".to_owned())?);
+        }
         let answer = client.model_infer(request).await;
         answer.map(|answer| answer.into_inner().model_version).map_err(|status| status.to_string())
     }

@@ -6,15 +6,15 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::{Connection, INPUT, MODEL, VALUES, tensor};
+use crate::{Connection, INPUT, MODEL, Question, VALUES, tensor};
 
 #[derive(Default)]
 pub(crate) struct Kept(Option<http1::SendRequest<Full<Bytes>>>);
 
 impl Connection for Kept {
-    async fn ask(&mut self, authority: &str, rows: usize) -> Result<String, String> {
-        let mut connection = self.ready(authority).await?;
-        let request = request(authority, rows).map_err(|error| error.to_string())?;
+    async fn ask(&mut self, question: &Question<'_>) -> Result<String, String> {
+        let mut connection = self.ready(question.authority).await?;
+        let request = request(question).map_err(|error| error.to_string())?;
         let response = connection.send_request(request).await.map_err(|error| error.to_string())?;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
@@ -50,9 +50,12 @@ async fn open(authority: &str) -> Result<http1::SendRequest<Full<Bytes>>, Box<dy
 }
 
 /// One row travels as JSON; more as bytes behind a JSON that says how long it is.
-fn request(authority: &str, rows: usize) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
-    let request =
-        Request::post(format!("/v2/models/{MODEL}/infer")).header("host", authority.trim_end_matches(":80"));
+fn request(question: &Question<'_>) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    let (host, rows) = (question.authority.trim_end_matches(":80"), question.rows);
+    let mut request = Request::post(format!("/v2/models/{MODEL}/infer")).header("host", host);
+    if let Some((header, person)) = &question.person {
+        request = request.header(*header, person);
+    }
     let mut input = json!({ "name": INPUT, "datatype": "FP32", "shape": [rows, VALUES] });
     if rows == 1 {
         input["data"] = json!(vec![0.5; VALUES]);

@@ -52,6 +52,20 @@ struct Ask {
     /// Rows in each request, of 256 bytes each.
     #[arg(long, default_value_t = 1)]
     rows: usize,
+    /// A header (in gRPC: metadata) that says for whom each request is.
+    #[arg(long, value_name = "HEADER")]
+    known_by: Option<String>,
+    /// How many they are: one asks after the other.
+    #[arg(long, default_value_t = 1_000, requires = "known_by")]
+    people: u64,
+}
+
+/// One request.
+struct Question<'a> {
+    authority: &'a str,
+    rows: usize,
+    /// The header that says for whom it is, and what it says.
+    person: Option<(&'a str, String)>,
 }
 
 /// When to stop.
@@ -70,7 +84,7 @@ const VALUES: usize = 64;
 /// A connection that is opened when it is needed and kept while it works.
 trait Connection: Default {
     /// One request; the version that answered it.
-    async fn ask(&mut self, authority: &str, rows: usize) -> Result<String, String>;
+    async fn ask(&mut self, question: &Question<'_>) -> Result<String, String>;
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -89,25 +103,30 @@ async fn call<C: Connection + 'static>(ask: Ask) {
         Err(_) => Until::Exists(ask.until.clone().into()),
     });
     let (tally, began) = (Arc::new(Mutex::new(Tally::default())), Instant::now());
+    let next = Arc::new(AtomicU64::new(0));
     // Everybody asks on this one thread: a connection need not be sent to another.
     let here = tokio::task::LocalSet::new();
     for _ in 0..ask.callers {
-        here.spawn_local(one::<C>(ask.clone(), Arc::clone(&until), Arc::clone(&tally)));
+        here.spawn_local(one::<C>(ask.clone(), Arc::clone(&until), Arc::clone(&tally), Arc::clone(&next)));
     }
     here.await;
     println!("{}", tally.lock().unwrap_or_else(PoisonError::into_inner).report(began.elapsed()));
 }
 
-async fn one<C: Connection>(ask: Ask, until: Arc<Until>, tally: Arc<Mutex<Tally>>) {
+async fn one<C: Connection>(ask: Ask, until: Arc<Until>, tally: Arc<Mutex<Tally>>, next: Arc<AtomicU64>) {
     let mut connection = C::default();
     while until.goes_on() {
         let began = Instant::now();
-        let asked = tokio::time::timeout(PATIENCE, connection.ask(&ask.authority, ask.rows)).await;
+        let person = next.fetch_add(1, Ordering::Relaxed) % ask.people;
+        let header = ask.known_by.as_deref().map(|header| (header, format!("person-{person}")));
+        let question = Question { authority: &ask.authority, rows: ask.rows, person: header };
+        let asked = tokio::time::timeout(PATIENCE, connection.ask(&question)).await;
         let outcome = asked.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
         if outcome.is_err() {
             connection = C::default();
         }
-        tally.lock().unwrap_or_else(PoisonError::into_inner).note(outcome, began.elapsed());
+        let person = question.person.map(|_| person);
+        tally.lock().unwrap_or_else(PoisonError::into_inner).note(outcome, began.elapsed(), person);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What came of the requests.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,6 +13,8 @@ pub(crate) struct Tally {
     last: BTreeMap<String, u64>,
     /// When the last request was sent that it answered.
     last_sent: BTreeMap<String, u64>,
+    /// Which versions answered each person.
+    people: BTreeMap<u64, BTreeSet<String>>,
     failed: u64,
     errors: Vec<String>,
     took: Vec<Duration>,
@@ -22,7 +24,7 @@ pub(crate) struct Tally {
 const ERRORS: usize = 5;
 
 impl Tally {
-    pub(crate) fn note(&mut self, outcome: Result<String, String>, took: Duration) {
+    pub(crate) fn note(&mut self, outcome: Result<String, String>, took: Duration, person: Option<u64>) {
         self.took.push(took);
         match outcome {
             Ok(version) => {
@@ -31,6 +33,9 @@ impl Tally {
                 self.last.insert(version.clone(), ms(now));
                 let sent = self.last_sent.entry(version.clone()).or_default();
                 *sent = (*sent).max(ms(now.saturating_sub(took)));
+                if let Some(person) = person {
+                    self.people.entry(person).or_default().insert(version.clone());
+                }
                 *self.versions.entry(version).or_default() += 1;
             }
             Err(error) => {
@@ -48,7 +53,13 @@ impl Tally {
             let index = (self.took.len() as f64 * share) as usize;
             self.took.get(index.min(self.took.len().saturating_sub(1))).map(|took| took.as_secs_f64() * 1e3)
         };
+        let mut people: BTreeMap<&str, u64> = BTreeMap::new();
+        for versions in self.people.values() {
+            let only = versions.first().filter(|_| versions.len() == 1);
+            *people.entry(only.map_or("several", String::as_str)).or_default() += 1;
+        }
         serde_json::json!({
+            "people": people,
             "requests": self.took.len(), "failed": self.failed, "versions": self.versions,
             "last_ms": self.last, "last_sent_ms": self.last_sent,
             "errors": self.errors, "p50_ms": at(0.5), "p99_ms": at(0.99), "seconds": whole.as_secs_f64(),

@@ -1,0 +1,93 @@
+//! One turn of an inference thread: runs a request, or several as one batch.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
+
+use super::{
+    EngineError, Module, Output, RunError, Tensor, batch,
+    meters::Saved,
+    queue::{Entry, Line},
+};
+
+/// What a turn took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ran {
+    pub(super) took: Duration,
+    /// The last run that succeeded: its rows, and how long it took.
+    pub(super) observed: Option<(usize, Duration)>,
+}
+
+/// Runs these requests, as one batch where there are several, and answers each.
+pub(super) fn run(line: &Line, members: &mut Vec<Entry>) -> Ran {
+    let began = Instant::now();
+    let mut ran = Ran::default();
+    members.iter().for_each(|entry| line.meters.waited(began.saturating_duration_since(entry.queued)));
+    if members.len() > 1 && !together(line, members, &mut ran) {
+        // Of which request it is the fault shows when each runs alone.
+        line.meters.taken_apart();
+        apart(line, members, &mut ran);
+    } else {
+        members.drain(..).for_each(|entry| alone(line, entry, &mut ran));
+    }
+    ran.took = began.elapsed();
+    ran
+}
+
+/// Runs a batch; `false` where it did not come to an answer for each, and all are still waiting.
+fn together(line: &Line, members: &mut Vec<Entry>, ran: &mut Ran) -> bool {
+    let signature = line.module.signature();
+    let rows: Vec<usize> = members.iter().map(|entry| entry.rows).collect();
+    let inputs: Vec<_> = members.iter().map(|entry| &entry.inputs[..]).collect();
+    let joined = batch::join(signature, &inputs);
+    let Ok(outputs) = forward(line, joined, rows.iter().sum(), ran) else { return false };
+    match batch::split(&outputs, &rows) {
+        Ok(parts) => {
+            for (entry, part) in members.drain(..).zip(parts) {
+                let _ = entry.reply.send(Ok(part));
+            }
+            true
+        }
+        Err(reason) => {
+            line.stop_batching(&reason);
+            false
+        }
+    }
+}
+
+fn apart(line: &Line, members: &mut Vec<Entry>, ran: &mut Ran) {
+    for entry in members.drain(..) {
+        // The batch took its time, and not everybody has waited for it.
+        if entry.is_abandoned() {
+            line.meters.saved(Saved::Abandoned, entry.rows);
+        } else if entry.deadline <= Instant::now() {
+            line.meters.saved(Saved::Late, entry.rows);
+            let _ = entry.reply.send(Err(RunError::Late));
+        } else {
+            alone(line, entry, ran);
+        }
+    }
+}
+
+fn alone(line: &Line, entry: Entry, ran: &mut Ran) {
+    let outcome = forward(line, entry.inputs, entry.rows, ran);
+    let _ = entry.reply.send(outcome.map_err(RunError::Engine));
+}
+
+fn forward(
+    line: &Line,
+    inputs: Vec<Option<Tensor>>,
+    rows: usize,
+    ran: &mut Ran,
+) -> Result<Vec<Output>, EngineError> {
+    line.meters.ran(rows);
+    let began = Instant::now();
+    let module: &dyn Module = line.module.as_ref();
+    let outcome = catch_unwind(AssertUnwindSafe(|| module.forward(inputs)));
+    let outcome = outcome.unwrap_or_else(|_| Err(EngineError::Model("it made the server panic".into())));
+    if outcome.is_ok() {
+        ran.observed = Some((rows, began.elapsed()));
+    }
+    outcome
+}
