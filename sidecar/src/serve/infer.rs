@@ -61,7 +61,7 @@ pub(super) struct Answer {
 enum Attempt {
     Answered(Answer),
     /// The version that was picked must not begin any more; the request as it was.
-    Withdrawn(Infer),
+    Withdrawn(Box<Infer>),
 }
 
 impl Server {
@@ -72,7 +72,7 @@ impl Server {
         loop {
             match self.attempt(infer, measure).await? {
                 Attempt::Answered(answer) => return Ok(answer),
-                Attempt::Withdrawn(again) => infer = again,
+                Attempt::Withdrawn(again) => infer = *again,
             }
         }
     }
@@ -117,7 +117,7 @@ impl Server {
                     whole.map_or_else(|| Inputs::Named(inputs::named(signature, back)), Inputs::Whole);
                 // Whatever led to the version that was withdrawn has had its say.
                 infer.routed = None;
-                return Ok(Attempt::Withdrawn(infer));
+                return Ok(Attempt::Withdrawn(Box::new(infer)));
             }
             Err(error) => {
                 count_failure(&error, served, &name);
