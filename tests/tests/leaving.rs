@@ -28,6 +28,19 @@ async fn by_http1(client: Client, uri: String) -> usize {
     unreachable!("it is told before numbers run out")
 }
 
+/// Whether the connection was told to go away while the request was being handed to it. A server has not
+/// seen what comes after the last stream of its GOAWAY, so it is asked again, on another connection (RFC
+/// 9113, section 6.8). Most clients do that by themselves; the libraries used here leave it to us.
+fn never_sent(error: &str) -> bool {
+    [
+        "GoAway(b\"\", NO_ERROR, Remote)",
+        "not a result of an error",
+        "hyper::Error(Canceled, \"connection closed\")",
+    ]
+    .iter()
+    .any(|known| error.contains(known))
+}
+
 /// Asks until nobody takes a new connection any more.
 async fn by_http2(client: Client, uri: String) -> usize {
     for answered in 0.. {
@@ -35,6 +48,7 @@ async fn by_http2(client: Client, uri: String) -> usize {
         match client.raw(request).await {
             Ok(reply) => assert_eq!(reply.status(), 200, "{:?}", reply.body()),
             Err(error) if error.contains("(Connect)") => return answered,
+            Err(error) if never_sent(&error) => {}
             Err(error) => panic!("a request failed: {error}"),
         }
     }
@@ -62,6 +76,7 @@ async fn by_grpc(mut client: GrpcInferenceServiceClient<Channel>) -> usize {
             {
                 return answered;
             }
+            Err(status) if never_sent(&format!("{status:?}")) => {}
             Err(status) => panic!("a request failed: {status:?}"),
         }
     }
