@@ -6,6 +6,9 @@ use prost::Message as _;
 
 const FILES: &[&str] = &[
     "inference/v2/open_inference_grpc.proto",
+    "inference/v2/model_config.proto",
+    "inference/v2/model_repository.proto",
+    "inference/v2/statistics.proto",
     "sconce/v1/catalog.proto",
     "sconce/v1/registry.proto",
     "sconce/v1/sidecar.proto",

@@ -191,6 +191,7 @@ fn serve_config(config: &Config, platform: &'static str, leaving: Stopping) -> s
     serve::Config {
         namespace: config.namespace.clone(),
         max_body_bytes: config.max_body_bytes,
+        limits: limits(config),
         default_timeout: config.default_timeout,
         platform,
         leaving,

@@ -12,11 +12,12 @@ mod pool;
 mod queue;
 mod run;
 mod schedule;
+mod tallies;
 pub mod torch;
 mod warm;
 mod work;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use sconce_catalog::{Datatype, Signature};
@@ -26,6 +27,7 @@ pub use self::{
     pool::Pool,
     queue::Queue,
     schedule::Limits,
+    tallies::{MOST_ROWS, Phases, Statistics, Total},
     work::{Permit, Priority, RunError, Work},
 };
 
@@ -66,6 +68,22 @@ pub trait Module: Send + Sync + 'static {
     /// # Errors
     /// Where the inputs do not suit the model or its code fails on them.
     fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError>;
+
+    /// The same, and how long each part of it took; all of it counts as the model's own time where
+    /// the parts cannot be told apart.
+    ///
+    /// # Errors
+    /// As [`forward`](Module::forward).
+    fn forward_timed(
+        &self,
+        inputs: Vec<Option<Tensor>>,
+        phases: &mut Phases,
+    ) -> Result<Vec<Output>, EngineError> {
+        let began = Instant::now();
+        let outcome = self.forward(inputs);
+        phases.infer += began.elapsed();
+        outcome
+    }
 }
 
 /// A tensor as it travels: row-major, little-endian, dense.

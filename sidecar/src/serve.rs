@@ -12,11 +12,14 @@ mod http;
 mod infer;
 mod inputs;
 mod measure;
+mod model_config;
 mod parameters;
 mod raw;
+mod repository;
 mod routed;
 mod run;
 mod stack;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +28,7 @@ use std::{sync::Arc, time::Duration};
 use sconce_lifecycle::Stopping;
 
 pub use self::{run::Run, stack::stack};
-use crate::models::live::Live;
+use crate::{engine::Limits, models::live::Live};
 
 /// What can be set about serving.
 #[derive(Clone, Debug)]
@@ -36,6 +39,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// Most requests at a time, over all connections; one more is refused at once.
     pub max_in_flight: usize,
+    /// What the inference threads are told, for who asks.
+    pub limits: Limits,
     /// How long an answer may take where the request does not say.
     pub default_timeout: Duration,
     /// How long a caller may pause within a body.
@@ -70,6 +75,7 @@ impl Default for Config {
             namespace: "default".to_owned(),
             max_body_bytes: 64 << 20,
             max_in_flight: 1024,
+            limits: Limits { runs: 1, queue: 256, batch_rows: 32, batch_target: None },
             default_timeout: Duration::from_secs(60),
             longest_pause: Duration::from_secs(30),
             leaving: Stopping::new(),

@@ -31,6 +31,36 @@ def triton(module, client):
     return reply.as_numpy("probabilities")
 
 
+def refused(call, says):
+    """Whatever the client raises must tell its user this."""
+    try:
+        call()
+    except Exception as error:
+        assert says in str(error), error
+        return
+    raise AssertionError(f"it should have been refused: {says}")
+
+
+def extensions(client, as_json):
+    """Calls of Triton's extensions, which the two clients of its have alike."""
+    [counted] = client.get_inference_statistics("digits", **as_json)["model_stats"]
+    success, infer = counted["inference_stats"]["success"], counted["inference_stats"]["compute_infer"]
+    assert int(success["count"]) == int(counted["inference_count"]) == int(infer["count"]) > 0, counted
+    assert int(success["ns"]) > int(infer["ns"]) > 0, counted
+    assert counted["version"] == "1" and len(client.get_inference_statistics(**as_json)["model_stats"]) == 1
+    config = client.get_model_config("digits", **as_json)
+    config = config.get("config", config)
+    assert config["platform"] == "pytorch_libtorch" and int(config.get("max_batch_size", 0)) == 0, config
+    assert config["input"][0]["data_type"] == "TYPE_FP32" and list(map(int, config["input"][0]["dims"])) == [-1, 64]
+    index = client.get_model_repository_index(**as_json)
+    [indexed] = index["models"] if isinstance(index, dict) else index
+    assert (indexed["name"], indexed["version"], indexed["state"]) == ("digits", "1", "READY"), indexed
+    client.load_model("digits")
+    refused(lambda: client.load_model("nobody"), "sconce push")
+    refused(lambda: client.unload_model("digits"), "sconce delete digits")
+    assert client.is_model_ready("digits")
+
+
 def triton_http(address, ca, cert, key):
     import tritonclient.http as module
     from tritonclient.utils import InferenceServerException
@@ -57,6 +87,7 @@ def triton_http(address, ca, cert, key):
     given.set_data_from_numpy(np.full((1, 64), np.nan, dtype=np.float32), binary_data=False)
     wanted = [module.InferRequestedOutput("probabilities", binary_data=False)]
     assert np.isnan(client.infer("digits", [given], outputs=wanted).as_numpy("probabilities")).all()
+    extensions(client, {})
     return scores
 
 
@@ -75,6 +106,7 @@ def triton_grpc(address, ca, cert, key):
         given.set_data_from_numpy(pixels())
         reply = client.infer("digits", [given], compression_algorithm=coding)
         assert np.allclose(reply.as_numpy("probabilities"), scores, atol=1e-6), coding
+    extensions(client, {"as_json": True})
     return scores
 
 

@@ -7,8 +7,11 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 use sconce_telemetry::names;
 
-/// The metrics of one version.
+use super::tallies::Tallies;
+
+/// The metrics of one version, and its statistics, which the protocol asks for.
 pub(super) struct Meters {
+    pub(super) tallies: Tallies,
     queued: Gauge,
     runs: Counter,
     rows: Counter,
@@ -39,6 +42,7 @@ impl Meters {
             metrics::counter!(names::SAVED_ROWS, &[model, version, ("reason", reason.to_owned())])
         };
         Self {
+            tallies: Tallies::default(),
             queued: metrics::gauge!(names::QUEUED, &labels()),
             runs: metrics::counter!(names::RUNS, &labels()),
             rows: metrics::counter!(names::ROWS, &labels()),

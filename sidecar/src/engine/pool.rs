@@ -119,7 +119,9 @@ impl Drop for Holding<'_> {
         let Some(place) = self.place else { return };
         let left = self.shared.state().schedule.leave(self.line, place, self.why);
         // Its tensors are freed here, without the lock.
-        drop(left);
+        if let Some(entry) = left {
+            self.line.failed(&entry);
+        }
     }
 }
 
@@ -135,6 +137,7 @@ impl Shared {
         let entry = line.entry(work, now, reply);
         let mut state = self.state();
         if state.stopping {
+            line.failed(&entry.1);
             return Err(RunError::Stopping);
         }
         let submitted = state.schedule.submit(line, entry, now);
@@ -143,8 +146,12 @@ impl Shared {
         if wakes {
             self.work.notify_one();
         }
-        let (place, displaced) = submitted.map_err(|refused| refused.error)?;
+        let (place, displaced) = submitted.map_err(|Refused { entry, error }| {
+            line.failed(&entry);
+            error
+        })?;
         if let Some(Refused { entry, error }) = displaced {
+            line.failed(&entry);
             let _ = entry.reply.send(Err(error));
         }
         Ok(place)

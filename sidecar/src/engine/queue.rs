@@ -13,7 +13,8 @@ use sconce_catalog::Batching;
 use tokio::sync::oneshot;
 
 use super::{
-    Module, Output, Permit, Priority, RunError, Tensor, Work, batch, estimate::Estimate, meters::Meters,
+    Module, Output, Permit, Priority, RunError, Statistics, Tensor, Work, batch, estimate::Estimate,
+    meters::Meters,
 };
 
 /// A version's queue, and the version's module. Clones are the same queue.
@@ -96,6 +97,16 @@ impl Queue {
         &self.0.module
     }
 
+    /// Whether rows of several requests may run as one, as far as is known by now.
+    pub fn batches(&self) -> bool {
+        self.0.batches()
+    }
+
+    /// What became of its requests since it was loaded.
+    pub fn statistics(&self) -> Statistics {
+        self.0.meters.tallies.read()
+    }
+
     pub(super) fn line(&self) -> &Arc<Line> {
         &self.0
     }
@@ -121,6 +132,12 @@ impl Line {
                  alone from now on"
             );
         }
+    }
+
+    /// Notes that a request is not answered. Said before it is told, so that whoever asks afterwards
+    /// finds it counted.
+    pub(super) fn failed(&self, entry: &Entry) {
+        self.meters.tallies.failed(entry.queued.elapsed());
     }
 
     /// A request that wants into this queue.

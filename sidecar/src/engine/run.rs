@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    EngineError, Module, Output, RunError, Tensor, batch,
+    EngineError, Module, Output, Phases, RunError, Tensor, batch,
     meters::Saved,
     queue::{Entry, Line},
 };
@@ -37,15 +37,20 @@ pub(super) fn run(line: &Line, members: &mut Vec<Entry>) -> Ran {
 
 /// Runs a batch; `false` where it did not come to an answer for each, and all are still waiting.
 fn together(line: &Line, members: &mut Vec<Entry>, ran: &mut Ran) -> bool {
-    let signature = line.module.signature();
+    let (signature, began, mut phases) = (line.module.signature(), Instant::now(), Phases::default());
     let rows: Vec<usize> = members.iter().map(|entry| entry.rows).collect();
     let inputs: Vec<_> = members.iter().map(|entry| &entry.inputs[..]).collect();
     let joined = batch::join(signature, &inputs);
-    let Ok(outputs) = forward(line, joined, rows.iter().sum(), ran) else { return false };
+    phases.input += began.elapsed();
+    let all = rows.iter().sum();
+    let Ok(outputs) = forward(line, joined, all, ran, &mut phases) else { return false };
+    let splitting = Instant::now();
     match batch::split(&outputs, &rows) {
         Ok(parts) => {
+            phases.output += splitting.elapsed();
+            line.meters.tallies.ran(all, &phases);
             for (entry, part) in members.drain(..).zip(parts) {
-                let _ = entry.reply.send(Ok(part));
+                answer(line, entry, began, &phases, part);
             }
             true
         }
@@ -61,8 +66,10 @@ fn apart(line: &Line, members: &mut Vec<Entry>, ran: &mut Ran) {
         // The batch took its time, and not everybody has waited for it.
         if entry.is_abandoned() {
             line.meters.saved(Saved::Abandoned, entry.rows);
+            line.failed(&entry);
         } else if entry.deadline <= Instant::now() {
             line.meters.saved(Saved::Late, entry.rows);
+            line.failed(&entry);
             let _ = entry.reply.send(Err(RunError::Late));
         } else {
             alone(line, entry, ran);
@@ -70,9 +77,30 @@ fn apart(line: &Line, members: &mut Vec<Entry>, ran: &mut Ran) {
     }
 }
 
-fn alone(line: &Line, entry: Entry, ran: &mut Ran) {
-    let outcome = forward(line, entry.inputs, entry.rows, ran);
-    let _ = entry.reply.send(outcome.map_err(RunError::Engine));
+fn alone(line: &Line, mut entry: Entry, ran: &mut Ran) {
+    let (began, mut phases) = (Instant::now(), Phases::default());
+    let inputs = std::mem::take(&mut entry.inputs);
+    match forward(line, inputs, entry.rows, ran, &mut phases) {
+        Ok(outputs) => {
+            line.meters.tallies.ran(entry.rows, &phases);
+            answer(line, entry, began, &phases, outputs);
+        }
+        Err(error) => {
+            line.failed(&entry);
+            let _ = entry.reply.send(Err(RunError::Engine(error)));
+        }
+    }
+}
+
+/// Counts a request and then answers it: whoever has the answer finds it counted.
+fn answer(line: &Line, entry: Entry, began: Instant, phases: &Phases, outputs: Vec<Output>) {
+    if entry.is_abandoned() {
+        line.failed(&entry);
+        return;
+    }
+    let queued = began.saturating_duration_since(entry.queued);
+    line.meters.tallies.answered(entry.rows, entry.queued.elapsed(), queued, phases);
+    let _ = entry.reply.send(Ok(outputs));
 }
 
 fn forward(
@@ -80,11 +108,12 @@ fn forward(
     inputs: Vec<Option<Tensor>>,
     rows: usize,
     ran: &mut Ran,
+    phases: &mut Phases,
 ) -> Result<Vec<Output>, EngineError> {
     line.meters.ran(rows);
     let began = Instant::now();
     let module: &dyn Module = line.module.as_ref();
-    let outcome = catch_unwind(AssertUnwindSafe(|| module.forward(inputs)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| module.forward_timed(inputs, phases)));
     let outcome = outcome.unwrap_or_else(|_| Err(EngineError::Model("it made the server panic".into())));
     if outcome.is_ok() {
         ran.observed = Some((rows, began.elapsed()));

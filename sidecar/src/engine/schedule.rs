@@ -278,6 +278,7 @@ fn judged(line: &Line, waiting: &mut Waiting, entry: Entry, now: Instant, turn: 
     } else {
         let saved = if entry.is_abandoned() { Saved::Abandoned } else { Saved::Late };
         line.meters.saved(saved, entry.rows);
+        line.failed(&entry);
         if entry.deadline > now && saved == Saved::Late {
             waiting.estimate.doubt();
         }

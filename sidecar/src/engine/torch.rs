@@ -13,6 +13,7 @@ use std::{
     collections::HashSet,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use self::{
     ffi::{Failure, Item, Outcome, RawHandle},
     reason::reason,
 };
-use super::{Data, Engine, EngineError, Module, Output, Tensor};
+use super::{Data, Engine, EngineError, Module, Output, Phases, Tensor};
 
 /// libtorch, ready to load models.
 #[derive(Debug)]
@@ -108,16 +109,31 @@ impl Module for TorchModule {
     }
 
     fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
+        self.forward_timed(inputs, &mut Phases::default())
+    }
+
+    fn forward_timed(
+        &self,
+        inputs: Vec<Option<Tensor>>,
+        phases: &mut Phases,
+    ) -> Result<Vec<Output>, EngineError> {
+        let began = Instant::now();
         let prepared = marshal::prepare(&self.signature, &self.places, &inputs)?;
         // A panic inside leaves nothing half done on our side of the lock.
         let turn = self.turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let running = Instant::now();
         // SAFETY: `prepare` checked every tensor's size; `inputs` outlives the call.
         let outcome = unsafe { self.handle.forward(prepared.values()) };
+        let ran = Instant::now();
         drop(turn);
-        outputs(outcome.map_err(|failure| match failure {
+        let outputs = outputs(outcome.map_err(|failure| match failure {
             Failure::Model(text) => EngineError::Model(reason(&text)),
             Failure::Unsendable(text) => EngineError::Output(text),
-        })?)
+        })?);
+        phases.input += running - began;
+        phases.infer += ran - running;
+        phases.output += ran.elapsed();
+        outputs
     }
 }
 

@@ -38,7 +38,7 @@ pub struct ServedModel {
     /// The versions that are verified, loaded and warm.
     pub ready: BTreeMap<Version, Arc<ServedVersion>>,
     /// The versions that the catalog has and this sidecar has not (yet), with the reason.
-    pub unready: BTreeMap<Version, String>,
+    pub unready: BTreeMap<Version, Unready>,
     /// Who answers requests that name no version; `None` until a version with a share is ready.
     pub split: Option<ServedSplit>,
     /// Which split of the model's that is.
@@ -49,6 +49,17 @@ pub struct ServedModel {
     pub tickets: Tickets,
     /// What was seen of its routes in a mesh; handed on in the same way.
     pub routes: Routes,
+}
+
+/// Why a version cannot be called.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unready {
+    /// It is on its way.
+    #[error("it is still loading")]
+    Loading,
+    /// It will not be served, for this reason.
+    #[error("{0}")]
+    Rejected(String),
 }
 
 /// One version as it is served.

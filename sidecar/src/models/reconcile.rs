@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use super::{
     disk::Disk,
     fetch::{Origin, fetch},
-    live::{Live, ModelSet, ServedModel, ServedVersion},
+    live::{Live, ModelSet, ServedModel, ServedVersion, Unready},
     progress::{Progress, Splitting, Standing, State},
     retiring::Retiring,
 };
@@ -178,9 +178,9 @@ impl Reconcile {
                         drop(served.ready.insert(version.clone(), Arc::clone(ready)))
                     }
                     Some(State::Rejected(reason)) => {
-                        drop(served.unready.insert(version.clone(), reason.clone()))
+                        drop(served.unready.insert(version.clone(), Unready::Rejected(reason.clone())))
                     }
-                    _ => drop(served.unready.insert(version.clone(), "it is still loading".to_owned())),
+                    _ => drop(served.unready.insert(version.clone(), Unready::Loading)),
                 }
             }
             (served.split, served.generation) = split(model, old, &served.ready);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sconce_catalog::Signature;
 
-use crate::engine::{EngineError, Loader, Module, Output, Tensor};
+use crate::engine::{EngineError, Loader, Module, Output, Phases, Tensor};
 
 pub(super) struct Retiring {
     /// `Some` until the drop.
@@ -37,6 +37,14 @@ impl Module for Retiring {
 
     fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
         self.module().forward(inputs)
+    }
+
+    fn forward_timed(
+        &self,
+        inputs: Vec<Option<Tensor>>,
+        phases: &mut Phases,
+    ) -> Result<Vec<Output>, EngineError> {
+        self.module().forward_timed(inputs, phases)
     }
 }
 

@@ -1,12 +1,13 @@
 //! What the server says about itself and its models, in either protocol.
 
-use sconce_catalog::{Datatype, Field};
+use sconce_catalog::{Datatype, Field, ModelName};
 
 use super::{Server, error::ServeError, infer, inputs};
-use crate::models::live::ServedVersion;
+use crate::models::live::{ServedModel, ServedVersion};
 
 /// The extensions of the protocol that are really there.
-pub(super) const EXTENSIONS: &[&str] = &["binary_tensor_data", "schedule_policy"];
+pub(super) const EXTENSIONS: &[&str] =
+    &["binary_tensor_data", "model_configuration", "model_repository", "schedule_policy", "statistics"];
 
 /// What a caller needs to know to use a model.
 #[derive(serde::Serialize)]
@@ -33,15 +34,7 @@ impl Server {
     pub(super) fn describe(&self, spelled: &str, version: Option<&str>) -> Result<Description, ServeError> {
         let set = self.0.live.snapshot();
         let (_, model) = self.model(&set, spelled)?;
-        let described: &ServedVersion = match version {
-            Some(text) => infer::named(model, spelled, text)?,
-            None => model
-                .split
-                .as_ref()
-                .and_then(|split| model.ready.get(split.split().stable()))
-                .or_else(|| model.ready.values().next_back())
-                .ok_or_else(|| infer::nothing_ready(model, spelled))?,
-        };
+        let described = self.described(model, spelled, version)?;
         let signature = described.queue.module().signature();
         Ok(Description {
             name: spelled.to_owned(),
@@ -50,6 +43,25 @@ impl Server {
             inputs: signature.inputs.iter().map(describe).collect(),
             outputs: signature.outputs.iter().map(describe).collect(),
         })
+    }
+
+    /// The version that a question about a model is about.
+    pub(super) fn described<'a>(
+        &self,
+        model: &'a ServedModel,
+        spelled: &str,
+        version: Option<&str>,
+    ) -> Result<&'a ServedVersion, ServeError> {
+        match version {
+            Some(text) => infer::named(model, spelled, text),
+            None => model
+                .split
+                .as_ref()
+                .and_then(|split| model.ready.get(split.split().stable()))
+                .or_else(|| model.ready.values().next_back())
+                .map(std::sync::Arc::as_ref)
+                .ok_or_else(|| infer::nothing_ready(model, spelled)),
+        }
     }
 
     /// Whether this version, or whoever the split chooses, can answer.
@@ -65,15 +77,16 @@ impl Server {
 
     /// Every model, as a caller would spell it.
     pub(super) fn models(&self) -> Vec<String> {
-        let own = &self.0.config.namespace;
-        let spell = |name: &sconce_catalog::ModelName| {
-            if name.namespace() == own {
-                name.name().to_owned()
-            } else {
-                format!("{}/{}", name.namespace(), name.name())
-            }
-        };
-        self.0.live.snapshot().models.keys().map(spell).collect()
+        self.0.live.snapshot().models.keys().map(|name| self.spell(name)).collect()
+    }
+
+    /// As a caller would spell it.
+    pub(super) fn spell(&self, name: &ModelName) -> String {
+        if name.namespace() == self.0.config.namespace {
+            name.name().to_owned()
+        } else {
+            format!("{}/{}", name.namespace(), name.name())
+        }
     }
 }
 

@@ -38,6 +38,28 @@ pub(super) enum ServeError {
         "the parameter `{0}` belongs to an extension that this server does not have; /v2 lists those it has"
     )]
     Unsupported(String),
+    #[error(
+        "there is one repository here, and it has no name; `{0}` is none (models of another namespace are \
+         called `namespace/name`)"
+    )]
+    NoRepository(String),
+    #[error(
+        "failed to load `{0}`: no model of this name is served here. Models get here by `sconce push`, onto the \
+         sidecars that their selectors mean"
+    )]
+    LoadUnknown(String),
+    #[error("failed to load `{model}`: {reason}")]
+    LoadFailed { model: String, reason: String },
+    #[error(
+        "failed to load `{model}`: it cannot be loaded with the parameter `{parameter}`. What it is made of, and \
+         how its rows are batched, is said when it is pushed (`sconce push`)"
+    )]
+    LoadWith { model: String, parameter: String },
+    #[error(
+        "model `{0}` cannot be unloaded on one sidecar: what is served, the control plane decides. Take a \
+         version's share by `sconce split`, then delete it by `sconce delete {0}:VERSION`"
+    )]
+    Unload(String),
     #[error("Not Found")]
     UnknownPath,
     #[error("Method Not Allowed")]
@@ -98,6 +120,14 @@ impl ServeError {
             Self::TooLarge { .. } => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, Code::OutOfRange),
             Self::Encoding(_) => ("encoding", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
             Self::Unsupported(_) => ("unsupported", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
+            Self::NoRepository(_) => ("no_repository", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
+            Self::LoadUnknown(_) => ("unknown_model", StatusCode::NOT_FOUND, Code::NotFound),
+            Self::LoadFailed { .. } => {
+                ("model_not_ready", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
+            }
+            Self::LoadWith { .. } | Self::Unload(_) => {
+                ("unsupported", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented)
+            }
             Self::UnknownPath => ("unknown_path", StatusCode::NOT_FOUND, Code::Unimplemented),
             Self::WrongMethod => ("wrong_method", StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),
             Self::GrpcVersion(_) => {

@@ -2,6 +2,9 @@
 
 mod contents;
 mod health;
+mod model_config;
+mod repository;
+mod statistics;
 
 use std::collections::HashMap;
 
@@ -11,8 +14,11 @@ use sconce_identity::Principal;
 use sconce_proto::{
     FILE_DESCRIPTOR_SET,
     inference::{
-        InferParameter, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
-        ModelReadyRequest, ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+        InferParameter, ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
+        ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+        ModelStatisticsRequest, ModelStatisticsResponse, RepositoryIndexRequest, RepositoryIndexResponse,
+        RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+        RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
         ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
         grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
         infer_parameter::ParameterChoice,
@@ -136,6 +142,41 @@ impl GrpcInferenceService for Inference {
         };
         measure.ended(&result);
         Ok(write(result?))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        Ok(Response::new(model_config::answer(&self.0, request.into_inner())?))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        Ok(Response::new(statistics::answer(&self.0, request.into_inner())?))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        Ok(Response::new(repository::index(&self.0, request.into_inner())?))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        Ok(Response::new(repository::load(&self.0, request.into_inner())?))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        Err(repository::unload(&self.0, request.into_inner()).into())
     }
 }
 

@@ -3,13 +3,19 @@
 mod data;
 mod encoding;
 mod frames;
+mod model_config;
 mod numbers;
 mod reply;
+mod repository;
 mod request;
+mod statistics;
 
 use axum::{
     Json, Router,
-    extract::{FromRequestParts, Path, State, rejection::BytesRejection},
+    extract::{
+        FromRequestParts, Path, State,
+        rejection::{BytesRejection, PathRejection},
+    },
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -48,6 +54,9 @@ pub(super) fn routes(server: Server) -> Router {
         .route("/v2/models/{model}/versions/{version}", get(model))
         .route("/v2/models/{model}/versions/{version}/ready", get(model_ready))
         .route("/v2/models/{model}/versions/{version}/infer", post(infer))
+        .merge(model_config::routes())
+        .merge(repository::routes())
+        .merge(statistics::routes())
         .with_state(server)
 }
 
@@ -71,9 +80,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
     type Rejection = ServeError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ServeError> {
-        let Path(Segments { model, version }) = Path::from_request_parts(parts, state)
-            .await
-            .map_err(|error| ServeError::Malformed(format!("the path cannot be read: {error}")))?;
+        let Path(Segments { model, version }) =
+            Path::from_request_parts(parts, state).await.map_err(|error| unread(&error))?;
         let (lane, due) = (measure::lane(&parts.extensions), parts.extensions.get().copied());
         // Nobody asks for what these say there, so neither for what is wrong with them.
         if lane == Lane::Shadow {
@@ -86,6 +94,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let routed = Routed::read(text(ROUTE)?, parts.extensions.get::<Principal>())?;
         Ok(Self { model, lane, version: pinned(version, text(PIN)?)?, routed, due })
     }
+}
+
+fn unread(error: &PathRejection) -> ServeError {
+    ServeError::Malformed(format!("the path cannot be read: {error}"))
+}
+
+/// The body, where all of it came and it is not too large.
+fn whole(server: &Server, body: Result<Bytes, BytesRejection>) -> Result<Bytes, ServeError> {
+    body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ServeError::TooLarge { limit: server.0.config.max_body_bytes },
+        _ => ServeError::Malformed(format!("the body cannot be read: {}", error.body_text())),
+    })
 }
 
 /// The one version that a request's two places for it name.
@@ -148,12 +168,7 @@ async fn answer(
     body: Result<Bytes, BytesRejection>,
     measure: &mut Measure,
 ) -> Result<Response, ServeError> {
-    let limit = server.0.config.max_body_bytes;
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ServeError::TooLarge { limit },
-        _ => ServeError::Malformed(format!("the body cannot be read: {}", error.body_text())),
-    })?;
-    let body = encoding::decode(&headers, body, limit).await?;
+    let body = encoding::decode(&headers, whole(server, body)?, server.0.config.max_body_bytes).await?;
     let accepted = encoding::accepted(&headers);
     let (infer, forms) = request::read(target, headers, body)?;
     let answer = server.infer(infer, measure).await?;

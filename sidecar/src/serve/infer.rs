@@ -214,7 +214,7 @@ fn not_ready(model: &ServedModel, spelled: &str, version: &Version) -> ServeErro
     let (name, version_text) = (spelled.to_owned(), version.to_string());
     match model.unready.get(version) {
         Some(reason) => {
-            ServeError::VersionNotReady { model: name, version: version_text, reason: reason.clone() }
+            ServeError::VersionNotReady { model: name, version: version_text, reason: reason.to_string() }
         }
         None => ServeError::UnknownVersion { model: name, version: version_text },
     }

@@ -4,9 +4,12 @@ mod answers;
 mod encodings;
 mod hostile;
 mod lanes;
+mod model_config;
 mod refusals;
+mod repository;
 mod rpc;
 mod socket;
+mod statistics;
 mod sticky;
 mod withdrawn;
 
@@ -26,7 +29,7 @@ use tower::ServiceExt as _;
 use super::{Config, Run, stack};
 use crate::{
     engine::{Data, EngineError, Module, Output, Queue, RunError, Tensor, Work},
-    models::live::{Live, ModelSet, ServedModel, ServedVersion},
+    models::live::{Live, ModelSet, ServedModel, ServedVersion, Unready},
 };
 
 type Forward = fn(Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError>;
@@ -135,9 +138,9 @@ pub(super) fn live() -> Live {
     });
     let panicking = module(vec![field("x", None, None)], Vec::new(), |_| panic!("a bug"));
     let mut loading = served(&[("1", 10_000)], &echo);
-    loading.unready.insert("2".parse().unwrap(), "it is loading".to_owned());
+    loading.unready.insert("2".parse().unwrap(), Unready::Loading);
     let mut absent = ServedModel::default();
-    absent.unready.insert("1".parse().unwrap(), "its digest is wrong".to_owned());
+    absent.unready.insert("1".parse().unwrap(), Unready::Rejected("its digest is wrong".to_owned()));
 
     let mut set = ModelSet { serial: Serial(1), ..Default::default() };
     for (name, model) in [

@@ -1,5 +1,7 @@
 //! The threads, with models that the tests hold by the hand.
 
+mod statistics;
+
 use std::{
     path::Path,
     sync::{
