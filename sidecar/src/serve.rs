@@ -4,6 +4,7 @@
 //! translations onto one `Infer`; what it means to answer one is told once, in `infer`.
 
 mod authorise;
+mod classify;
 mod deadline;
 mod describe;
 mod error;

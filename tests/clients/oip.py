@@ -41,7 +41,7 @@ def refused(call, says):
     raise AssertionError(f"it should have been refused: {says}")
 
 
-def extensions(client, as_json):
+def extensions(module, client, as_json):
     """Calls of Triton's extensions, which the two clients of its have alike."""
     [counted] = client.get_inference_statistics("digits", **as_json)["model_stats"]
     success, infer = counted["inference_stats"]["success"], counted["inference_stats"]["compute_infer"]
@@ -55,6 +55,13 @@ def extensions(client, as_json):
     index = client.get_model_repository_index(**as_json)
     [indexed] = index["models"] if isinstance(index, dict) else index
     assert (indexed["name"], indexed["version"], indexed["state"]) == ("digits", "1", "READY"), indexed
+    given = module.InferInput("image", [1, 64], "FP32")
+    given.set_data_from_numpy(pixels())
+    scores = client.infer("digits", [given]).as_numpy("probabilities")[0]
+    wanted = module.InferRequestedOutput("probabilities", class_count=2)
+    [classes] = client.infer("digits", [given], outputs=[wanted]).as_numpy("probabilities")
+    largest = np.argsort(scores)[::-1][:2]
+    assert [text.decode() for text in classes] == [f"{scores[at]:.6f}:{at}" for at in largest], classes
     client.load_model("digits")
     refused(lambda: client.load_model("nobody"), "sconce push")
     refused(lambda: client.unload_model("digits"), "sconce delete digits")
@@ -87,7 +94,7 @@ def triton_http(address, ca, cert, key):
     given.set_data_from_numpy(np.full((1, 64), np.nan, dtype=np.float32), binary_data=False)
     wanted = [module.InferRequestedOutput("probabilities", binary_data=False)]
     assert np.isnan(client.infer("digits", [given], outputs=wanted).as_numpy("probabilities")).all()
-    extensions(client, {})
+    extensions(module, client, {})
     return scores
 
 
@@ -106,7 +113,7 @@ def triton_grpc(address, ca, cert, key):
         given.set_data_from_numpy(pixels())
         reply = client.infer("digits", [given], compression_algorithm=coding)
         assert np.allclose(reply.as_numpy("probabilities"), scores, atol=1e-6), coding
-    extensions(client, {"as_json": True})
+    extensions(module, client, {"as_json": True})
     return scores
 
 

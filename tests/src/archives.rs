@@ -39,6 +39,24 @@ pub fn bomb(folder: &Path) -> PathBuf {
     })
 }
 
+/// The example with `class 0`, `class 1` and so on for labels of this output.
+///
+/// # Panics
+/// As [`reads_a_file`].
+pub fn labelled(folder: &Path, output: &str, labels: usize) -> PathBuf {
+    let labels: Vec<String> = (0..labels).map(|at| format!("class {at}")).collect();
+    rewritten(folder, &format!("labelled-{}.pt", labels.len()), |name, bytes| {
+        if !name.ends_with("extra/sconce.json") {
+            return (bytes, CompressionMethod::Stored);
+        }
+        let mut said: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        let outputs = said["outputs"].as_array_mut().expect("outputs");
+        let labelled = outputs.iter_mut().find(|one| one["name"] == output).expect("the output");
+        labelled["labels"] = labels.clone().into();
+        (said.to_string().into_bytes(), CompressionMethod::Stored)
+    })
+}
+
 /// The example with some entries replaced.
 ///
 /// # Panics

@@ -9,6 +9,7 @@ mod chunk;
 mod code;
 mod contents;
 mod directory;
+mod labels;
 mod pickle;
 mod signature;
 
@@ -16,4 +17,5 @@ pub use assembly::{Assembly, AssemblyError};
 pub use check::{Checked, Limits, Rejection, precheck};
 pub use chunk::{CHUNK, ChunkError, LARGE_ENTRY, artifact_digest, chunk_file, digest};
 pub use directory::ArchiveError;
+pub use labels::{Labels, labels};
 pub use signature::{SignatureError, discover};

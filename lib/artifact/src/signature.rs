@@ -2,7 +2,7 @@
 
 use sconce_catalog::{Batching, Datatype, Field, Kind, NoRows, Signature};
 
-use crate::Checked;
+use crate::{Checked, labels};
 
 /// Why no signature could be made.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,18 @@ pub enum SignatureError {
     /// `extra/sconce.json` is not what it should be.
     #[error("the archive's `extra/sconce.json` is not valid: {0}")]
     Json(serde_json::Error),
+    /// An output has not as many labels as it has classes.
+    #[error(
+        "`extra/sconce.json` gives the output `{output}` {given} labels, and its last dimension is {classes}"
+    )]
+    Labels {
+        /// The output.
+        output: String,
+        /// Labels.
+        given: usize,
+        /// Its last dimension.
+        classes: u64,
+    },
     /// A declaration names an input that the model has not.
     #[error("{source_name} names the input `{name}`, and `forward` takes {known:?}")]
     Unknown {
@@ -71,7 +83,7 @@ pub fn discover(checked: &Checked, overrides: &Signature) -> Result<Signature, S
     let mut signature =
         Signature { inputs: inputs(&forward.arguments)?, outputs: outputs(&forward.result), batching: None };
     if let Some(json) = &checked.sconce_json {
-        let declared: Signature = serde_json::from_slice(json).map_err(SignatureError::Json)?;
+        let (declared, _) = labels::declared(json)?;
         merge(&mut signature, &declared, "`extra/sconce.json`")?;
     }
     merge(&mut signature, overrides, "the push")?;

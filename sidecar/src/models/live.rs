@@ -14,6 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use sconce_artifact::Labels;
 use sconce_catalog::{Digest, Generation, ModelName, Serial, ServedSplit, StickyHeader, Ticket, Version};
 
 use super::routes::Routes;
@@ -68,6 +69,8 @@ pub struct ServedVersion {
     pub version: Version,
     /// Which bytes these are.
     pub artifact: Digest,
+    /// What the classes of its outputs are called.
+    pub labels: Labels,
     /// Where requests wait for it.
     pub queue: Queue,
     /// Stands for as long as the split gives it a share: what it was picked for and has not

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sconce_artifact::Labels;
 use sconce_catalog::{
     Catalog, Digest, Generation, Model, ModelName, ServedSplit, Share, Version, VersionRecord,
 };
@@ -149,13 +150,14 @@ impl Reconcile {
             }
             Failed { reason: error.to_string(), passing: error.is_passing() }
         })?;
-        check(fetched.file.clone()).await?;
+        let labels = check(fetched.file.clone()).await?;
         let module = self.loader.load(fetched.file, record.signature.clone()).await;
         let module = module.map_err(|error| Failed { reason: error.to_string(), passing: false })?;
         let module = Arc::new(Retiring::new(module, self.loader.clone()));
         Ok(Arc::new(ServedVersion {
             version: key.1.clone(),
             artifact: record.artifact,
+            labels,
             queue: Queue::new(module, &key.0.to_string(), key.1.as_str()),
             permit: Permit::default(),
             counts: Default::default(),
@@ -267,15 +269,15 @@ fn permits(models: &BTreeMap<ModelName, ServedModel>) -> Vec<(Permit, bool)> {
     permits.collect()
 }
 
-/// Judges the archive before libtorch sees it.
-async fn check(file: PathBuf) -> Result<(), Failed> {
+/// Judges the archive before libtorch sees it, and reads its labels.
+async fn check(file: PathBuf) -> Result<Labels, Failed> {
     let checked = tokio::task::spawn_blocking(move || {
-        sconce_artifact::precheck(&file, &sconce_artifact::Limits::default())
-            .map(drop)
-            .map_err(|e| e.to_string())
+        let checked = sconce_artifact::precheck(&file, &sconce_artifact::Limits::default());
+        let checked = checked.map_err(|error| error.to_string())?;
+        sconce_artifact::labels(&checked).map_err(|error| error.to_string())
     });
     match checked.await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(labels)) => Ok(labels),
         Ok(Err(reason)) => Err(Failed { reason, passing: false }),
         Err(error) => {
             Err(Failed { reason: format!("the check of the archive broke off: {error}"), passing: false })

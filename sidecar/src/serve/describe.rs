@@ -6,8 +6,14 @@ use super::{Server, error::ServeError, infer, inputs};
 use crate::models::live::{ServedModel, ServedVersion};
 
 /// The extensions of the protocol that are really there.
-pub(super) const EXTENSIONS: &[&str] =
-    &["binary_tensor_data", "model_configuration", "model_repository", "schedule_policy", "statistics"];
+pub(super) const EXTENSIONS: &[&str] = &[
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "schedule_policy",
+    "statistics",
+];
 
 /// What a caller needs to know to use a model.
 #[derive(serde::Serialize)]

@@ -22,6 +22,7 @@ use sconce_proto::{
         ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
         grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
         infer_parameter::ParameterChoice,
+        model_infer_request::InferRequestedOutputTensor,
         model_infer_response::InferOutputTensor,
         model_metadata_response::TensorMetadata,
     },
@@ -225,6 +226,11 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
         let tensor = tensor.map_err(named)?;
         inputs.push((input.name, tensor));
     }
+    let count = |output: &InferRequestedOutputTensor| {
+        let parameter = output.parameters.get(parameters::CLASSIFICATION);
+        (output.name.clone(), parameter.map(whole))
+    };
+    let classes = parameters::classes(message.outputs.iter().map(count))?;
     Ok(Infer {
         model: message.model_name,
         lane,
@@ -236,6 +242,7 @@ fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
         id: some(message.id),
         inputs: Inputs::Named(inputs),
         outputs: message.outputs.into_iter().map(|output| output.name).collect(),
+        classes,
     })
 }
 

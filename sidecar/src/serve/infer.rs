@@ -7,7 +7,14 @@ use http::HeaderMap;
 use sconce_catalog::{Ask, Lane, ModelName, Pick, PickError, Place, Route, Ticket, Version, pick};
 use sconce_telemetry::names;
 
-use super::{Server, error::ServeError, inputs, measure::Measure, routed::Routed};
+use super::{
+    Server,
+    classify::{Classes, classify},
+    error::ServeError,
+    inputs,
+    measure::Measure,
+    routed::Routed,
+};
 use crate::{
     engine::{EngineError, Output, Permit, Priority, RunError, Tensor, Work},
     models::live::{ModelSet, ServedModel, ServedVersion},
@@ -35,6 +42,8 @@ pub(super) struct Infer {
     pub inputs: Inputs,
     /// Names of the outputs wanted; all where empty.
     pub outputs: Vec<String>,
+    /// Of which of them classes are wanted.
+    pub classes: Classes,
 }
 
 /// What a model is to run on.
@@ -130,6 +139,7 @@ impl Server {
         };
         served.counts.count_answered();
         let outputs = inputs::select(&infer.outputs, outputs).map_err(refuse)?;
+        let outputs = classify(outputs, &infer.classes, signature, &served.labels).map_err(refuse)?;
         let version = served.version.clone();
         Ok(Attempt::Answered(Answer { version, model: infer.model, id: infer.id, outputs }))
     }

@@ -1,16 +1,19 @@
 //! Parameters of requests: the terms on which they are to run, and those that nobody here can honour.
 
-use super::error::ServeError;
+use super::{classify::Classes, error::ServeError};
 use crate::engine::Priority;
 
 /// Each belongs to an extension of the protocol that is not offered, and asks for another
 /// answer than the one that would be given. Every other parameter may be ignored.
-const NOT_OFFERED: [&str; 3] = ["classification", "sequence_id", "shared_memory_region"];
+const NOT_OFFERED: [&str; 2] = ["sequence_id", "shared_memory_region"];
 
 /// Of the schedule policy extension: 1 is the highest, and 0 leaves it to the server.
 pub(super) const PRIORITY: &str = "priority";
 /// Of the same: in microseconds, and 0 is none.
 pub(super) const TIMEOUT: &str = "timeout";
+
+/// Of the classification extension, of an output: how many classes; 0 is none.
+pub(super) const CLASSIFICATION: &str = "classification";
 
 /// What the parameters of a request say of when it should run.
 #[derive(Debug, Default)]
@@ -26,6 +29,26 @@ pub(super) fn check<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<(), 
         Some(name) => Err(ServeError::Unsupported(name.to_owned())),
         None => Ok(()),
     }
+}
+
+/// The classes that are wanted of outputs, by the parameter of each: `None` where it is not there, an
+/// error where it is no number.
+pub(super) fn classes(
+    outputs: impl Iterator<Item = (String, Option<Result<u64, ()>>)>,
+) -> Result<Classes, ServeError> {
+    let mut classes = Classes::new();
+    for (output, count) in outputs {
+        match count {
+            None | Some(Ok(0)) => {}
+            Some(Ok(count)) => drop(classes.insert(output, count)),
+            Some(Err(())) => {
+                return Err(ServeError::Malformed(format!(
+                    "output `{output}`: the parameter {CLASSIFICATION} is not a whole number from 0 on"
+                )));
+            }
+        }
+    }
+    Ok(classes)
 }
 
 impl Terms {

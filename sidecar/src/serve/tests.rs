@@ -1,6 +1,7 @@
 //! The protocol, asked through the whole stack. Here: models written by hand, and callers.
 
 mod answers;
+mod classification;
 mod encodings;
 mod hostile;
 mod lanes;
@@ -109,6 +110,7 @@ fn served(versions: &[(&str, u32)], module: &Arc<dyn Module>) -> ServedModel {
         .map(|(text, _)| {
             let served = ServedVersion {
                 version: version(text),
+                labels: [("sum".to_owned(), vec!["first".to_owned(), "second".to_owned()])].into(),
                 artifact: "0".repeat(64).parse::<Digest>().unwrap(),
                 queue: Queue::new(Arc::clone(module), "m", text),
                 permit: Default::default(),

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{
     super::{
+        classify::Classes,
         deadline::deadline,
         error::ServeError,
         infer::{Infer, Inputs},
@@ -116,14 +117,14 @@ impl Forms {
 pub(super) fn read(target: Target, headers: HeaderMap, body: Bytes) -> Result<(Infer, Forms), ServeError> {
     let Target { model, lane, version: pin, routed, due } = target;
     let json_length = headers.get(JSON_LENGTH).cloned();
-    let made = |Terms { priority, timeout }, id, inputs, outputs| {
+    let made = |Terms { priority, timeout }, id, inputs, outputs, classes| {
         let deadline = deadline(due, timeout)?;
-        Ok(Infer { model, lane, pin, routed, headers, deadline, priority, id, inputs, outputs })
+        Ok(Infer { model, lane, pin, routed, headers, deadline, priority, id, inputs, outputs, classes })
     };
     let json = json_length.as_ref().map_or(Ok(body.len()), |value| within(value, body.len()))?;
     if json_length.is_some() && json == 0 {
         let forms = Forms { otherwise: true, named: BTreeMap::new() };
-        return Ok((made(Terms::default(), None, Inputs::Whole(body), Vec::new())?, forms));
+        return Ok((made(Terms::default(), None, Inputs::Whole(body), Vec::new(), Classes::new())?, forms));
     }
     let quoted;
     let mut read = serde_json::from_slice::<Wire<'_>>(&body[..json]);
@@ -140,8 +141,11 @@ pub(super) fn read(target: Target, headers: HeaderMap, body: Bytes) -> Result<(I
     let terms = Terms::read(|name| wire.parameters.get(name).map(Parameter::whole))?;
     let inputs = tensors(wire.inputs, body.slice(json..)).map_err(ServeError::Malformed)?;
     let forms = forms(&wire.parameters, &wire.outputs).map_err(ServeError::Malformed)?;
+    let count = |output: &WireOutput| output.parameters.get(parameters::CLASSIFICATION).map(Parameter::whole);
+    let classes =
+        parameters::classes(wire.outputs.iter().map(|output| (output.name.clone(), count(output))))?;
     let outputs = wire.outputs.into_iter().map(|output| output.name).collect();
-    Ok((made(terms, wire.id, Inputs::Named(inputs), outputs)?, forms))
+    Ok((made(terms, wire.id, Inputs::Named(inputs), outputs, classes)?, forms))
 }
 
 fn within(json_length: &HeaderValue, body: usize) -> Result<usize, ServeError> {
