@@ -131,7 +131,14 @@ def kserve(address, ca, cert, key):
         given = InferInput("image", [1, 64], "FP32")
         given.set_data_from_numpy(pixels(), binary_data=False)
         reply = await client.infer(base, InferRequest(model_name="digits", infer_inputs=[given]), model_name="digits")
-        return reply.outputs[0].as_numpy().reshape(1, 10)
+        scores = reply.outputs[0].as_numpy().reshape(1, 10)
+        older = InferenceRESTClient(RESTConfig(protocol="v1", transport=httpx.AsyncHTTPTransport(verify=context)))
+        assert await older.is_model_ready(base, "digits")
+        reply = await older.infer(base, {"instances": pixels().tolist()}, model_name="digits")
+        [predicted] = reply["predictions"]
+        # A model of several outputs answers with an object for each row.
+        assert np.allclose(predicted["probabilities"] if isinstance(predicted, dict) else predicted, scores[0], atol=1e-6)
+        return scores
 
     return asyncio.run(ask())
 

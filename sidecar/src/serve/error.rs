@@ -60,6 +60,8 @@ pub(super) enum ServeError {
          version's share by `sconce split`, then delete it by `sconce delete {0}:VERSION`"
     )]
     Unload(String),
+    #[error("model `{0}` has no explainer: what is served here predicts")]
+    Explain(String),
     #[error("Not Found")]
     UnknownPath,
     #[error("Method Not Allowed")]
@@ -125,7 +127,7 @@ impl ServeError {
             Self::LoadFailed { .. } => {
                 ("model_not_ready", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
             }
-            Self::LoadWith { .. } | Self::Unload(_) => {
+            Self::LoadWith { .. } | Self::Unload(_) | Self::Explain(_) => {
                 ("unsupported", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented)
             }
             Self::UnknownPath => ("unknown_path", StatusCode::NOT_FOUND, Code::Unimplemented),

@@ -9,6 +9,7 @@ mod reply;
 mod repository;
 mod request;
 mod statistics;
+mod v1;
 
 use axum::{
     Json, Router,
@@ -41,7 +42,7 @@ pub(super) const VERSION: &str = "x-sconce-version";
 /// Names the version that must answer.
 pub(super) const PIN: &str = "x-sconce-pin";
 
-/// Every path under `/v2`.
+/// Every path.
 pub(super) fn routes(server: Server) -> Router {
     Router::new()
         .route("/v2", get(metadata))
@@ -57,6 +58,7 @@ pub(super) fn routes(server: Server) -> Router {
         .merge(model_config::routes())
         .merge(repository::routes())
         .merge(statistics::routes())
+        .merge(v1::routes())
         .with_state(server)
 }
 

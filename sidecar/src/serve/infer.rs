@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use sconce_catalog::{Ask, Lane, ModelName, Pick, PickError, Place, Route, Ticket, Version, pick};
+use sconce_catalog::{Ask, Lane, ModelName, Pick, PickError, Place, Route, Signature, Ticket, Version, pick};
 use sconce_telemetry::names;
 
 use super::{
@@ -52,6 +52,14 @@ pub(super) enum Inputs {
     Named(Vec<(String, Tensor)>),
     /// The elements of the model's only input.
     Whole(Bytes),
+    /// What only the signature of the version that answers gives datatypes and shapes.
+    Untyped(Arc<dyn Untyped>),
+}
+
+/// Inputs whose form on the wire says too little of them.
+pub(super) trait Untyped: Send + Sync {
+    /// The tensors that they are for a model of this signature; why they are none, in words.
+    fn tensors(&self, signature: &Signature) -> Result<Vec<(String, Tensor)>, String>;
 }
 
 /// The answer to an [`Infer`].
@@ -108,12 +116,17 @@ impl Server {
         let signature = served.queue.module().signature();
         inputs::check_asked(signature, &infer.outputs).map_err(refuse)?;
         // The next version may call its only input otherwise, so the bytes are kept as they came.
-        let mut whole = None;
+        let mut as_it_came = None;
         let named = match infer.inputs {
             Inputs::Named(named) => named,
             Inputs::Whole(body) => {
-                whole = Some(body.clone());
+                as_it_came = Some(Inputs::Whole(body.clone()));
                 vec![inputs::whole(signature, body).map_err(refuse)?]
+            }
+            Inputs::Untyped(untyped) => {
+                let tensors = untyped.tensors(signature).map_err(refuse)?;
+                as_it_came = Some(Inputs::Untyped(untyped));
+                tensors
             }
         };
         let arranged = inputs::arrange(signature, named).map_err(refuse)?;
@@ -122,8 +135,7 @@ impl Server {
         let outputs = match self.0.runner.run(&served.queue, work).await {
             Ok(outputs) => outputs,
             Err(RunError::Withdrawn(back)) => {
-                infer.inputs =
-                    whole.map_or_else(|| Inputs::Named(inputs::named(signature, back)), Inputs::Whole);
+                infer.inputs = as_it_came.unwrap_or_else(|| Inputs::Named(inputs::named(signature, back)));
                 // Whatever led to the version that was withdrawn has had its say.
                 infer.routed = None;
                 return Ok(Attempt::Withdrawn(Box::new(infer)));

@@ -12,6 +12,7 @@ mod rpc;
 mod socket;
 mod statistics;
 mod sticky;
+mod v1;
 mod withdrawn;
 
 use std::{collections::BTreeMap, sync::Arc};
