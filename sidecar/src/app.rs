@@ -192,6 +192,7 @@ fn serve_config(config: &Config, platform: &'static str, leaving: Stopping) -> s
         namespace: config.namespace.clone(),
         max_body_bytes: config.max_body_bytes,
         limits: limits(config),
+        logs: sconce_telemetry::logs(),
         default_timeout: config.default_timeout,
         platform,
         leaving,

@@ -19,6 +19,7 @@ mod raw;
 mod repository;
 mod routed;
 mod run;
+mod settings;
 mod stack;
 mod statistics;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use sconce_lifecycle::Stopping;
+use sconce_telemetry::Logs;
 
 pub use self::{run::Run, stack::stack};
 use crate::{engine::Limits, models::live::Live};
@@ -48,6 +50,8 @@ pub struct Config {
     pub longest_pause: Duration,
     /// Fires when callers should go elsewhere.
     pub leaving: Stopping,
+    /// The filter of the process's logs, where it has one.
+    pub logs: Option<&'static Logs>,
     /// What the server calls itself in its metadata.
     pub server_name: String,
     /// Its version there.
@@ -80,6 +84,7 @@ impl Default for Config {
             default_timeout: Duration::from_secs(60),
             longest_pause: Duration::from_secs(30),
             leaving: Stopping::new(),
+            logs: None,
             server_name: "sconce".to_owned(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             platform: "pytorch_torchscript",

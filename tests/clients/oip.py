@@ -62,6 +62,13 @@ def extensions(module, client, as_json):
     [classes] = client.infer("digits", [given], outputs=[wanted]).as_numpy("probabilities")
     largest = np.argsort(scores)[::-1][:2]
     assert [text.decode() for text in classes] == [f"{scores[at]:.6f}:{at}" for at in largest], classes
+    settings = client.get_log_settings(**as_json)
+    assert "log_verbose_level" in settings.get("settings", settings), settings
+    # What a sidecar logs its own pod decides.
+    refused(lambda: client.update_log_settings({"log_verbose_level": 1}), "SCONCE_UNIX_SOCKET")
+    for traced in (client.get_trace_settings(**as_json), client.get_trace_settings("digits", **as_json)):
+        traced = traced.get("settings", traced)["trace_level"]
+        assert (traced["value"] if isinstance(traced, dict) else traced) == ["OFF"], traced
     client.load_model("digits")
     refused(lambda: client.load_model("nobody"), "sconce push")
     refused(lambda: client.unload_model("digits"), "sconce delete digits")

@@ -1,8 +1,17 @@
 //! Extensions of the protocol on a whole sidecar: what a model's archive and a real run have a part in.
 
+use bytes::Bytes;
+use http::Request;
 use sconce_proto::v1::VersionState;
-use sconce_tests::{Plane, archives, image};
-use serde_json::json;
+use sconce_tests::{Plane, archives, image, plaintext::From};
+use serde_json::{Value, json};
+
+/// Status and JSON of an exchange.
+async fn exchange(from: From, request: http::request::Builder, body: &Value) -> (u16, Value) {
+    let request = request.body(Bytes::from(body.to_string())).expect("a request");
+    let answer = from.exchange(request).await;
+    (answer.status().as_u16(), serde_json::from_slice(answer.body()).unwrap_or_default())
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_labels_of_an_archive_name_the_classes_of_its_outputs() {
@@ -31,6 +40,37 @@ async fn the_labels_of_an_archive_name_the_classes_of_its_outputs() {
     let wrong = archives::labelled(folder.path(), "probabilities", 9);
     let refused = plane.push(&wrong, "digits", "2", &[]).await.expect_err("10 classes").to_string();
     assert!(refused.contains("`probabilities` 9 labels"), "{refused}");
+    plane.stop().await;
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_logged_the_pod_changes_and_anybody_who_may_call_reads() {
+    sconce_telemetry::init_logs("error", false).expect("a filter");
+    let mut plane = Plane::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("sconce.sock");
+    let sidecar = plane.sidecar("logs", &[("SCONCE_UNIX_SOCKET", &path.display().to_string())]).await;
+
+    let (caller, uri) = (plane.caller("/ns/default/sa/app"), format!("{}/v2/logging", sidecar.address));
+    let read = caller.send("GET", &uri, None).await.expect("answered").json;
+    assert_eq!((&read["log_error"], &read["log_warning"]), (&json!(true), &json!(false)));
+    let change = json!({ "log_warning": true });
+    let denied = caller.send("POST", &uri, Some(&change)).await.expect("answered");
+    assert_eq!(denied.status, 403, "{}", denied.json);
+    assert!(
+        denied.json["error"].as_str().expect("a reason").contains("SCONCE_UNIX_SOCKET"),
+        "{}",
+        denied.json
+    );
+    assert_eq!(caller.send("GET", &uri, None).await.expect("answered").json, read);
+
+    let pod = || From::Socket(path.clone());
+    let (status, changed) = exchange(pod(), Request::post("/v2/logging"), &change).await;
+    assert_eq!((status, &changed["log_warning"]), (200, &json!(true)), "{changed}");
+    assert_eq!(caller.send("GET", &uri, None).await.expect("answered").json, changed);
+    let (status, back) = exchange(pod(), Request::post("/v2/logging"), &read).await;
+    assert_eq!((status, back), (200, read), "what was read can be sent back");
     plane.stop().await;
     sidecar.stop().await;
 }

@@ -4,5 +4,5 @@ mod logs;
 mod metrics;
 pub mod names;
 
-pub use logs::{InvalidFilter, init_logs};
+pub use logs::{InvalidFilter, Logs, Verbosity, init_logs, logs};
 pub use metrics::{Metrics, MetricsTaken};

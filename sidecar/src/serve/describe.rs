@@ -9,6 +9,7 @@ use crate::models::live::{ServedModel, ServedVersion};
 pub(super) const EXTENSIONS: &[&str] = &[
     "binary_tensor_data",
     "classification",
+    "logging",
     "model_configuration",
     "model_repository",
     "schedule_policy",

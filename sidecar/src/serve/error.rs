@@ -60,6 +60,13 @@ pub(super) enum ServeError {
          version's share by `sconce split`, then delete it by `sconce delete {0}:VERSION`"
     )]
     Unload(String),
+    #[error("{0}")]
+    Setting(String),
+    #[error(
+        "{0} only by the sidecar's own pod, over its loopback or its Unix socket (SCONCE_PLAINTEXT_LOOPBACK, \
+         SCONCE_UNIX_SOCKET)"
+    )]
+    LocalOnly(&'static str),
     #[error("model `{0}` has no explainer: what is served here predicts")]
     Explain(String),
     #[error("Not Found")]
@@ -127,9 +134,10 @@ impl ServeError {
             Self::LoadFailed { .. } => {
                 ("model_not_ready", StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
             }
-            Self::LoadWith { .. } | Self::Unload(_) | Self::Explain(_) => {
+            Self::LoadWith { .. } | Self::Unload(_) | Self::Explain(_) | Self::Setting(_) => {
                 ("unsupported", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented)
             }
+            Self::LocalOnly(_) => ("denied", StatusCode::FORBIDDEN, Code::PermissionDenied),
             Self::UnknownPath => ("unknown_path", StatusCode::NOT_FOUND, Code::Unimplemented),
             Self::WrongMethod => ("wrong_method", StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),
             Self::GrpcVersion(_) => {

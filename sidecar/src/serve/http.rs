@@ -8,6 +8,7 @@ mod numbers;
 mod reply;
 mod repository;
 mod request;
+mod settings;
 mod statistics;
 mod v1;
 
@@ -57,6 +58,7 @@ pub(super) fn routes(server: Server) -> Router {
         .route("/v2/models/{model}/versions/{version}/infer", post(infer))
         .merge(model_config::routes())
         .merge(repository::routes())
+        .merge(settings::routes())
         .merge(statistics::routes())
         .merge(v1::routes())
         .with_state(server)
@@ -107,6 +109,16 @@ fn whole(server: &Server, body: Result<Bytes, BytesRejection>) -> Result<Bytes, 
     body.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => ServeError::TooLarge { limit: server.0.config.max_body_bytes },
         _ => ServeError::Malformed(format!("the body cannot be read: {}", error.body_text())),
+    })
+}
+
+/// What a body asks for, which may be empty.
+fn read<'a, T: Default + serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, ServeError> {
+    if body.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        ServeError::Malformed(format!("the request is not the JSON that belongs here: {error}"))
     })
 }
 

@@ -9,6 +9,7 @@ mod model_config;
 mod refusals;
 mod repository;
 mod rpc;
+mod settings;
 mod socket;
 mod statistics;
 mod sticky;

@@ -15,7 +15,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::{
     super::{Server, error::ServeError, repository::Indexed},
-    Target, unread, whole,
+    Target, read, unread, whole,
 };
 
 pub(super) fn routes() -> Router<Server> {
@@ -72,16 +72,6 @@ async fn load(
 
 async fn unload(State(server): State<Server>, target: Target) -> ServeError {
     server.unload(&target.model)
-}
-
-/// What a body asks for, which may be empty.
-fn read<'a, T: Default + serde::Deserialize<'a>>(body: &'a [u8]) -> Result<T, ServeError> {
-    if body.trim_ascii().is_empty() {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(body).map_err(|error| {
-        ServeError::Malformed(format!("the request is not the JSON that belongs here: {error}"))
-    })
 }
 
 fn write(Indexed { name, version, state, reason }: Indexed) -> Value {

@@ -227,6 +227,7 @@ async fn the_server_and_its_models_describe_themselves() {
     let extensions = [
         "binary_tensor_data",
         "classification",
+        "logging",
         "model_configuration",
         "model_repository",
         "schedule_policy",
