@@ -1,7 +1,7 @@
 //! A sticky model on real sidecars: the same caller, the same version, wherever it asks.
 
 #[expect(unreachable_pub, reason = "it is public where it is borrowed from")]
-#[path = "../cluster/src/binomial.rs"]
+#[path = "../../cluster/src/binomial.rs"]
 mod binomial;
 
 use bytes::Bytes;
