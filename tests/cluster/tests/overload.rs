@@ -6,7 +6,7 @@ use sconce_cluster_tests::{Cluster, Scenario, Seen, stage::Stage};
 const SERVICE: &str = "digits.models:80";
 /// Rows enough that a run takes longer than bringing them does: then it is the queues that fill.
 const ROWS: u32 = 4_000;
-const SECONDS: f64 = 10.0;
+const SECONDS: f64 = 6.0;
 
 #[test]
 fn refusals_are_not_multiplied_by_the_mesh() {
@@ -27,7 +27,7 @@ fn refusals_are_not_multiplied_by_the_mesh() {
         };
         let peak = rate(&call(400, "--callers 2"));
         let before = arrived(&stage);
-        let seen = call((2.0 * peak * SECONDS) as u64, &format!("--callers 64 --rate {}", 2.0 * peak));
+        let seen = call((2.0 * peak * SECONDS) as u64, &format!("--callers 100 --rate {}", 2.0 * peak));
         let came = arrived(&stage) - before;
         scenario.count(seen.requests(), seen.failed());
         scenario.figure("answered_per_second_at_peak", peak);
