@@ -26,7 +26,7 @@ clients: tools ## Install the protocol's Python clients, for the tests
 	@scripts/clients.sh
 
 test: libtorch clients ## Run every test that needs no cluster
-	@SCONCE_CLIENTS="$$(scripts/clients.sh)" cargo test --workspace --locked
+	@SCONCE_CLIENTS="$$(scripts/clients.sh)" cargo test --workspace --locked --tests
 
 test-cluster: build ## Run the scenarios on a real Kubernetes with Istio (KUBECONFIG, else one started here, as root)
 	@cargo build --release --locked $(BINARIES) -p sconce-cluster-tests

@@ -32,7 +32,7 @@ const CONTROL_PLANES: usize = 4;
 const MODEL: &str = "default/digits";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Chunks of a kind of its own in each archive, so that every push has bytes to move.
-const NOISE: usize = 3 << 20;
+const NOISE: usize = 1 << 20;
 
 /// What a push had been told when it broke off.
 #[derive(Debug, Default)]

@@ -90,7 +90,7 @@ async fn hostile_requests_leave_memory_and_everybody_else_alone() {
         round(&client, &sidecar).await;
     }
     let before = resident();
-    for _ in 0..40 {
+    for _ in 0..20 {
         round(&client, &sidecar).await;
     }
     let grown = resident().saturating_sub(before);

@@ -79,6 +79,11 @@ impl Seen {
         self.0["failed"].as_u64().unwrap_or(u64::MAX)
     }
 
+    /// Of those, the ones that a server had too much to do for, and said so.
+    pub fn refused(&self) -> u64 {
+        self.0["refused"].as_u64().unwrap_or_default()
+    }
+
     /// Of those, the ones that this version answered.
     pub fn answers(&self, version: &str) -> u64 {
         self.0["versions"][version].as_u64().unwrap_or_default()
@@ -111,8 +116,9 @@ impl Seen {
     /// # Panics
     /// Where one has.
     pub fn none_failed(self, scenario: &mut Scenario, when: &str) -> Self {
-        scenario.count(self.requests(), self.failed());
-        assert!(self.requests() > 0 && self.failed() == 0, "{when}: {}", self.0);
+        let failed = self.failed() + self.refused();
+        scenario.count(self.requests(), failed);
+        assert!(self.requests() > 0 && failed == 0, "{when}: {}", self.0);
         self
     }
 

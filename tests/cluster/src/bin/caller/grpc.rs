@@ -5,17 +5,18 @@ use sconce_proto::inference::{
     model_infer_request::InferInputTensor,
 };
 use tonic::{
+    Code,
     metadata::AsciiMetadataKey,
     transport::{Channel, Endpoint},
 };
 
-use crate::{Connection, INPUT, MODEL, Question, VALUES, tensor};
+use crate::{Connection, INPUT, MODEL, Question, Unanswered, VALUES, tensor};
 
 #[derive(Default)]
 pub(crate) struct Kept(Option<GrpcInferenceServiceClient<Channel>>);
 
 impl Connection for Kept {
-    async fn ask(&mut self, question: &Question<'_>) -> Result<String, String> {
+    async fn ask(&mut self, question: &Question<'_>) -> Result<String, Unanswered> {
         let Question { authority, rows, .. } = *question;
         let client = match &mut self.0 {
             Some(client) => client,
@@ -42,6 +43,10 @@ impl Connection for Kept {
             request.metadata_mut().insert(header, person.parse().map_err(|_| "no metadata".to_owned())?);
         }
         let answer = client.model_infer(request).await;
-        answer.map(|answer| answer.into_inner().model_version).map_err(|status| status.to_string())
+        match answer {
+            Ok(answer) => Ok(answer.into_inner().model_version),
+            Err(status) if status.code() == Code::ResourceExhausted => Err(Unanswered::Refused),
+            Err(status) => Err(status.to_string().into()),
+        }
     }
 }

@@ -1,28 +1,32 @@
 //! Over HTTP/1.1.
 
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::{Connection, INPUT, MODEL, Question, VALUES, tensor};
+use crate::{Connection, INPUT, MODEL, Question, Unanswered, VALUES, tensor};
 
 #[derive(Default)]
 pub(crate) struct Kept(Option<http1::SendRequest<Full<Bytes>>>);
 
 impl Connection for Kept {
-    async fn ask(&mut self, question: &Question<'_>) -> Result<String, String> {
+    async fn ask(&mut self, question: &Question<'_>) -> Result<String, Unanswered> {
         let mut connection = self.ready(question.authority).await?;
         let request = request(question).map_err(|error| error.to_string())?;
         let response = connection.send_request(request).await.map_err(|error| error.to_string())?;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+        if parts.status == StatusCode::TOO_MANY_REQUESTS {
+            self.0 = Some(connection);
+            return Err(Unanswered::Refused);
+        }
         if !parts.status.is_success() {
-            return Err(format!("{}: {}", parts.status, String::from_utf8_lossy(&body)));
+            return Err(format!("{}: {}", parts.status, String::from_utf8_lossy(&body)).into());
         }
         self.0 = Some(connection);
-        version(&parts.headers)
+        Ok(version(&parts.headers)?)
     }
 }
 

@@ -58,6 +58,9 @@ struct Ask {
     /// How many they are: one asks after the other.
     #[arg(long, default_value_t = 1_000, requires = "known_by")]
     people: u64,
+    /// Requests per second, at even distances, as far as there are connections; else as many as are answered.
+    #[arg(long)]
+    rate: Option<f64>,
 }
 
 /// One request.
@@ -84,7 +87,21 @@ const VALUES: usize = 64;
 /// A connection that is opened when it is needed and kept while it works.
 trait Connection: Default {
     /// One request; the version that answered it.
-    async fn ask(&mut self, question: &Question<'_>) -> Result<String, String>;
+    async fn ask(&mut self, question: &Question<'_>) -> Result<String, Unanswered>;
+}
+
+/// What came instead of a prediction.
+enum Unanswered {
+    /// The server has too much to do, and said so.
+    Refused,
+    /// Anything else, in words.
+    Failed(String),
+}
+
+impl From<String> for Unanswered {
+    fn from(error: String) -> Self {
+        Self::Failed(error)
+    }
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -107,22 +124,39 @@ async fn call<C: Connection + 'static>(ask: Ask) {
     // Everybody asks on this one thread: a connection need not be sent to another.
     let here = tokio::task::LocalSet::new();
     for _ in 0..ask.callers {
-        here.spawn_local(one::<C>(ask.clone(), Arc::clone(&until), Arc::clone(&tally), Arc::clone(&next)));
+        let (until, tally, next) = (Arc::clone(&until), Arc::clone(&tally), Arc::clone(&next));
+        here.spawn_local(one::<C>(ask.clone(), began, until, tally, next));
     }
     here.await;
     println!("{}", tally.lock().unwrap_or_else(PoisonError::into_inner).report(began.elapsed()));
 }
 
-async fn one<C: Connection>(ask: Ask, until: Arc<Until>, tally: Arc<Mutex<Tally>>, next: Arc<AtomicU64>) {
+async fn one<C: Connection>(
+    ask: Ask,
+    start: Instant,
+    until: Arc<Until>,
+    tally: Arc<Mutex<Tally>>,
+    next: Arc<AtomicU64>,
+) {
     let mut connection = C::default();
     while until.goes_on() {
-        let began = Instant::now();
-        let person = next.fetch_add(1, Ordering::Relaxed) % ask.people;
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let began = match ask.rate {
+            // Whoever waits for a connection waits as well, so a late request counts from when it was due.
+            Some(rate) => {
+                let due = start + Duration::from_secs_f64(number as f64 / rate);
+                tokio::time::sleep_until(due.into()).await;
+                due
+            }
+            None => Instant::now(),
+        };
+        let person = number % ask.people;
         let header = ask.known_by.as_deref().map(|header| (header, format!("person-{person}")));
         let question = Question { authority: &ask.authority, rows: ask.rows, person: header };
         let asked = tokio::time::timeout(PATIENCE, connection.ask(&question)).await;
-        let outcome = asked.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
-        if outcome.is_err() {
+        let late = |_| Err(Unanswered::Failed(format!("no answer within {PATIENCE:?}")));
+        let outcome = asked.unwrap_or_else(late);
+        if let Err(Unanswered::Failed(_)) = outcome {
             connection = C::default();
         }
         let person = question.person.map(|_| person);

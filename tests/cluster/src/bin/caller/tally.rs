@@ -5,7 +5,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// Answers by version, failures, and how long each request took.
+use crate::Unanswered;
+
+/// Answers by version, refusals, failures, and how long each request took.
 #[derive(Default)]
 pub(crate) struct Tally {
     versions: BTreeMap<String, u64>,
@@ -15,6 +17,7 @@ pub(crate) struct Tally {
     last_sent: BTreeMap<String, u64>,
     /// Which versions answered each person.
     people: BTreeMap<u64, BTreeSet<String>>,
+    refused: u64,
     failed: u64,
     errors: Vec<String>,
     took: Vec<Duration>,
@@ -24,7 +27,7 @@ pub(crate) struct Tally {
 const ERRORS: usize = 5;
 
 impl Tally {
-    pub(crate) fn note(&mut self, outcome: Result<String, String>, took: Duration, person: Option<u64>) {
+    pub(crate) fn note(&mut self, outcome: Result<String, Unanswered>, took: Duration, person: Option<u64>) {
         self.took.push(took);
         match outcome {
             Ok(version) => {
@@ -38,7 +41,8 @@ impl Tally {
                 }
                 *self.versions.entry(version).or_default() += 1;
             }
-            Err(error) => {
+            Err(Unanswered::Refused) => self.refused += 1,
+            Err(Unanswered::Failed(error)) => {
                 self.failed += 1;
                 if self.errors.len() < ERRORS && !self.errors.contains(&error) {
                     self.errors.push(error);
@@ -60,7 +64,7 @@ impl Tally {
         }
         serde_json::json!({
             "people": people,
-            "requests": self.took.len(), "failed": self.failed, "versions": self.versions,
+            "requests": self.took.len(), "refused": self.refused, "failed": self.failed, "versions": self.versions,
             "last_ms": self.last, "last_sent_ms": self.last_sent,
             "errors": self.errors, "p50_ms": at(0.5), "p99_ms": at(0.99), "seconds": whole.as_secs_f64(),
         })
