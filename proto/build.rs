@@ -9,6 +9,7 @@ const FILES: &[&str] = &[
     "inference/v2/model_config.proto",
     "inference/v2/model_repository.proto",
     "inference/v2/settings.proto",
+    "inference/v2/shared_memory.proto",
     "inference/v2/statistics.proto",
     "sconce/v1/catalog.proto",
     "sconce/v1/registry.proto",

@@ -20,6 +20,7 @@ mod repository;
 mod routed;
 mod run;
 mod settings;
+mod shared_memory;
 mod stack;
 mod statistics;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use std::{sync::Arc, time::Duration};
 use sconce_lifecycle::Stopping;
 use sconce_telemetry::Logs;
 
+use self::shared_memory::Regions;
 pub use self::{run::Run, stack::stack};
 use crate::{engine::Limits, models::live::Live};
 
@@ -71,6 +73,7 @@ struct Parts {
     config: Config,
     live: Live,
     runner: Box<dyn Run>,
+    regions: Regions,
     ready: Ready,
 }
 

@@ -1,12 +1,18 @@
 //! What the server says about itself and its models, in either protocol.
 
 use sconce_catalog::{Datatype, Field, ModelName};
+use sconce_identity::Principal;
 
 use super::{Server, error::ServeError, infer, inputs};
 use crate::models::live::{ServedModel, ServedVersion};
 
-/// The extensions of the protocol that are really there.
-pub(super) const EXTENSIONS: &[&str] = &[
+/// The extensions of the protocol that are really there for this caller.
+pub(super) fn extensions(caller: Option<&Principal>) -> Vec<&'static str> {
+    let local = (caller == Some(&Principal::Loopback)).then_some("system_shared_memory");
+    EXTENSIONS.iter().copied().chain(local).collect()
+}
+
+const EXTENSIONS: &[&str] = &[
     "binary_tensor_data",
     "classification",
     "logging",

@@ -67,6 +67,8 @@ pub(super) enum ServeError {
          SCONCE_UNIX_SOCKET)"
     )]
     LocalOnly(&'static str),
+    #[error("there is no shared memory region `{0}`; register it first")]
+    UnknownRegion(String),
     #[error("model `{0}` has no explainer: what is served here predicts")]
     Explain(String),
     #[error("Not Found")]
@@ -137,6 +139,7 @@ impl ServeError {
             Self::LoadWith { .. } | Self::Unload(_) | Self::Explain(_) | Self::Setting(_) => {
                 ("unsupported", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented)
             }
+            Self::UnknownRegion(_) => ("unknown_region", StatusCode::NOT_FOUND, Code::NotFound),
             Self::LocalOnly(_) => ("denied", StatusCode::FORBIDDEN, Code::PermissionDenied),
             Self::UnknownPath => ("unknown_path", StatusCode::NOT_FOUND, Code::Unimplemented),
             Self::WrongMethod => ("wrong_method", StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented),

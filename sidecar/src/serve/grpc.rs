@@ -2,49 +2,42 @@
 
 mod contents;
 mod health;
+mod infer;
 mod model_config;
 mod repository;
 mod settings;
+mod shared_memory;
 mod statistics;
 
 use std::collections::HashMap;
 
 use axum::Router;
-use sconce_catalog::{Datatype, Lane};
-use sconce_identity::Principal;
 use sconce_proto::{
     FILE_DESCRIPTOR_SET,
     inference::{
-        InferParameter, LogSettingsRequest, LogSettingsResponse, ModelConfigRequest, ModelConfigResponse,
-        ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
-        ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest, ModelStatisticsResponse,
-        RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+        CudaSharedMemoryStatusRequest, CudaSharedMemoryStatusResponse, CudaSharedMemoryUnregisterRequest,
+        CudaSharedMemoryUnregisterResponse, LogSettingsRequest, LogSettingsResponse, ModelConfigRequest,
+        ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
+        ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest,
+        ModelStatisticsResponse, RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
         RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
         ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-        ServerReadyRequest, ServerReadyResponse, TraceSettingRequest, TraceSettingResponse,
+        ServerReadyRequest, ServerReadyResponse, SystemSharedMemoryRegisterRequest,
+        SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest,
+        SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
+        SystemSharedMemoryUnregisterResponse, TraceSettingRequest, TraceSettingResponse,
         grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
-        infer_parameter::ParameterChoice,
-        model_infer_request::InferRequestedOutputTensor,
-        model_infer_response::InferOutputTensor,
         model_metadata_response::TensorMetadata,
     },
 };
-use tonic::{
-    Request, Response, Status, codec::CompressionEncoding, metadata::MetadataValue, service::Routes,
-};
+use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 
 use super::{
     Server,
-    deadline::deadline,
-    describe::{EXTENSIONS, TensorDescription},
+    describe::{TensorDescription, extensions},
     error::ServeError,
-    http::{PIN, VERSION, pinned},
-    infer::{Answer, Infer, Inputs},
     measure::{self, Measure, Protocol},
-    parameters::{self, Terms},
-    raw,
-    routed::{ROUTE, Routed},
 };
 
 /// Every gRPC method.
@@ -100,13 +93,14 @@ impl GrpcInferenceService for Inference {
 
     async fn server_metadata(
         &self,
-        _: Request<ServerMetadataRequest>,
+        request: Request<ServerMetadataRequest>,
     ) -> Result<Response<ServerMetadataResponse>, Status> {
+        let extensions = extensions(request.extensions().get());
         let config = &self.0.0.config;
         Ok(Response::new(ServerMetadataResponse {
             name: config.server_name.clone(),
             version: config.server_version.clone(),
-            extensions: EXTENSIONS.iter().map(|name| (*name).to_owned()).collect(),
+            extensions: extensions.into_iter().map(str::to_owned).collect(),
         }))
     }
 
@@ -139,12 +133,15 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
         let mut measure = Measure::begin(Protocol::Grpc, measure::lane(request.extensions()));
-        let result = match read(request) {
-            Ok(infer) => self.0.infer(infer, &mut measure).await,
+        let result = match infer::read(&self.0, request) {
+            Ok((infer, sinks)) => {
+                let answer = self.0.infer(infer, &mut measure).await;
+                answer.and_then(|answer| infer::write(answer, &sinks))
+            }
             Err(error) => Err(error),
         };
         measure.ended(&result);
-        Ok(write(result?))
+        Ok(result?)
     }
 
     async fn model_config(
@@ -190,6 +187,44 @@ impl GrpcInferenceService for Inference {
         Ok(Response::new(settings::trace(&self.0, request.into_inner())?))
     }
 
+    async fn system_shared_memory_status(
+        &self,
+        request: Request<SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<SystemSharedMemoryStatusResponse>, Status> {
+        let caller = request.extensions().get();
+        Ok(Response::new(shared_memory::status(&self.0, request.get_ref(), caller)?))
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        request: Request<SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryRegisterResponse>, Status> {
+        shared_memory::register(&self.0, request.get_ref(), request.extensions().get())?;
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        request: Request<SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<SystemSharedMemoryUnregisterResponse>, Status> {
+        shared_memory::unregister(&self.0, request.get_ref(), request.extensions().get())?;
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _: Request<CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<CudaSharedMemoryStatusResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _: Request<CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
     async fn repository_model_unload(
         &self,
         request: Request<RepositoryModelUnloadRequest>,
@@ -201,121 +236,4 @@ impl GrpcInferenceService for Inference {
 /// protobuf's empty text is what nobody wrote.
 fn some(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
-}
-
-fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
-    let lane = measure::lane(request.extensions());
-    let text = |name: &str| {
-        // Nobody asks there for what it says, so neither for what is wrong with it.
-        if lane == Lane::Shadow {
-            return Ok(None);
-        }
-        let value = request.metadata().get(name).map(|value| value.to_str()).transpose();
-        value.map_err(|_| ServeError::Malformed(format!("the metadata {name} is not text")))
-    };
-    let pin = text(PIN)?.map(str::to_owned);
-    let routed = Routed::read(text(ROUTE)?, request.extensions().get::<Principal>())?;
-    let due = request.extensions().get().copied();
-    let (metadata, _, message) = request.into_parts();
-    parameters::check(set(&message))?;
-    let Terms { priority, timeout } = Terms::read(|name| message.parameters.get(name).map(whole))?;
-    let (given, raw) = (message.inputs.len(), message.raw_input_contents.len());
-    if raw > 0 && raw != given {
-        return Err(ServeError::Malformed(format!(
-            "there are {given} inputs and {raw} raw_input_contents; send one for each input, or none"
-        )));
-    }
-    let mut raws = message.raw_input_contents.into_iter();
-    let mut inputs = Vec::with_capacity(given);
-    for input in message.inputs {
-        let named = |reason: String| ServeError::Malformed(format!("input `{}`: {reason}", input.name));
-        let datatype: Datatype = input
-            .datatype
-            .parse()
-            .map_err(|error: sconce_catalog::UnknownDatatype| named(error.to_string()))?;
-        let tensor = match (raws.next(), input.contents) {
-            (Some(_), Some(contents)) if !contents::is_empty(&contents) => {
-                Err("it has both `contents` and raw_input_contents".to_owned())
-            }
-            (Some(bytes), _) => raw::decode(datatype, &input.shape, bytes),
-            (None, contents) => contents::decode(datatype, &input.shape, contents.unwrap_or_default()),
-        };
-        let tensor = tensor.map_err(named)?;
-        inputs.push((input.name, tensor));
-    }
-    let count = |output: &InferRequestedOutputTensor| {
-        let parameter = output.parameters.get(parameters::CLASSIFICATION);
-        (output.name.clone(), parameter.map(whole))
-    };
-    let classes = parameters::classes(message.outputs.iter().map(count))?;
-    Ok(Infer {
-        model: message.model_name,
-        lane,
-        pin: pinned(some(message.model_version), pin.as_deref())?,
-        routed,
-        headers: metadata.into_headers(),
-        deadline: deadline(due, timeout)?,
-        priority,
-        id: some(message.id),
-        inputs: Inputs::Named(inputs),
-        outputs: message.outputs.into_iter().map(|output| output.name).collect(),
-        classes,
-    })
-}
-
-/// Every parameter that is set, wherever it stands.
-fn set(message: &ModelInferRequest) -> impl Iterator<Item = &str> {
-    let inputs = message.inputs.iter().map(|input| &input.parameters);
-    let outputs = message.outputs.iter().map(|output| &output.parameters);
-    let all = [&message.parameters].into_iter().chain(inputs).chain(outputs);
-    all.flatten().filter(|(_, value)| !is_nothing(value)).map(|(name, _)| name.as_str())
-}
-
-/// As a whole number from 0 on.
-fn whole(value: &InferParameter) -> Result<u64, ()> {
-    match value.parameter_choice {
-        None => Ok(0),
-        Some(ParameterChoice::Int64Param(number)) => u64::try_from(number).map_err(drop),
-        Some(ParameterChoice::Uint64Param(number)) => Ok(number),
-        Some(_) => Err(()),
-    }
-}
-
-/// Whether it says what it would say by being absent.
-fn is_nothing(value: &InferParameter) -> bool {
-    match &value.parameter_choice {
-        None => true,
-        Some(ParameterChoice::BoolParam(flag)) => !flag,
-        Some(ParameterChoice::Int64Param(number)) => *number == 0,
-        Some(ParameterChoice::Uint64Param(number)) => *number == 0,
-        Some(ParameterChoice::StringParam(text)) => text.is_empty(),
-        Some(ParameterChoice::DoubleParam(_)) => false,
-    }
-}
-
-fn write(answer: Answer) -> Response<ModelInferResponse> {
-    let version = answer.version.to_string();
-    let mut reply = ModelInferResponse {
-        model_name: answer.model,
-        model_version: version.clone(),
-        id: answer.id.unwrap_or_default(),
-        ..Default::default()
-    };
-    for output in answer.outputs {
-        let sizes = output.tensor.shape.iter();
-        reply.outputs.push(InferOutputTensor {
-            name: output.name.to_string(),
-            datatype: output.tensor.datatype.name().to_owned(),
-            // A size that exists in memory.
-            shape: sizes.map(|size| i64::try_from(*size).unwrap_or(i64::MAX)).collect(),
-            ..Default::default()
-        });
-        // Always raw: clients read nothing else reliably.
-        reply.raw_output_contents.push(raw::encode(output.tensor.data));
-    }
-    let mut response = Response::new(reply);
-    if let Ok(value) = MetadataValue::try_from(version) {
-        response.metadata_mut().insert(VERSION, value);
-    }
-    response
 }

@@ -9,11 +9,12 @@ mod reply;
 mod repository;
 mod request;
 mod settings;
+mod shared_memory;
 mod statistics;
 mod v1;
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{
         FromRequestParts, Path, State,
         rejection::{BytesRejection, PathRejection},
@@ -25,12 +26,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, request::Parts};
 use sconce_catalog::Lane;
 use sconce_identity::Principal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Server,
     deadline::Due,
-    describe::{Description, EXTENSIONS},
+    describe::{Description, extensions},
     error::ServeError,
     measure::{self, Measure, Protocol},
     routed::{ROUTE, Routed},
@@ -59,6 +60,7 @@ pub(super) fn routes(server: Server) -> Router {
         .merge(model_config::routes())
         .merge(repository::routes())
         .merge(settings::routes())
+        .merge(shared_memory::routes())
         .merge(statistics::routes())
         .merge(v1::routes())
         .with_state(server)
@@ -71,6 +73,7 @@ struct Target {
     version: Option<String>,
     routed: Option<Routed>,
     due: Option<Due>,
+    caller: Option<Principal>,
 }
 
 #[derive(serde::Deserialize)]
@@ -87,16 +90,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
         let Path(Segments { model, version }) =
             Path::from_request_parts(parts, state).await.map_err(|error| unread(&error))?;
         let (lane, due) = (measure::lane(&parts.extensions), parts.extensions.get().copied());
+        let caller = parts.extensions.get::<Principal>().cloned();
         // Nobody asks for what these say there, so neither for what is wrong with them.
         if lane == Lane::Shadow {
-            return Ok(Self { model, lane, version, routed: None, due });
+            return Ok(Self { model, lane, version, routed: None, due, caller });
         }
         let text = |name: &str| {
             let value = parts.headers.get(name).map(HeaderValue::to_str).transpose();
             value.map_err(|_| ServeError::Malformed(format!("the header {name} is not text")))
         };
-        let routed = Routed::read(text(ROUTE)?, parts.extensions.get::<Principal>())?;
-        Ok(Self { model, lane, version: pinned(version, text(PIN)?)?, routed, due })
+        let routed = Routed::read(text(ROUTE)?, caller.as_ref())?;
+        Ok(Self { model, lane, version: pinned(version, text(PIN)?)?, routed, due, caller })
     }
 }
 
@@ -133,11 +137,9 @@ pub(super) fn pinned(version: Option<String>, pin: Option<&str>) -> Result<Optio
     }
 }
 
-async fn metadata(State(server): State<Server>) -> Response {
-    let config = &server.0.config;
-    let body =
-        json!({ "name": config.server_name, "version": config.server_version, "extensions": EXTENSIONS });
-    Json(body).into_response()
+async fn metadata(State(server): State<Server>, caller: Option<Extension<Principal>>) -> Json<Value> {
+    let (config, extensions) = (&server.0.config, extensions(caller.as_deref()));
+    Json(json!({ "name": config.server_name, "version": config.server_version, "extensions": extensions }))
 }
 
 async fn live(State(server): State<Server>) -> Response {
@@ -184,7 +186,7 @@ async fn answer(
 ) -> Result<Response, ServeError> {
     let body = encoding::decode(&headers, whole(server, body)?, server.0.config.max_body_bytes).await?;
     let accepted = encoding::accepted(&headers);
-    let (infer, forms) = request::read(target, headers, body)?;
+    let (infer, forms) = request::read(server, target, headers, body)?;
     let answer = server.infer(infer, measure).await?;
     let reply = reply::write(answer, &forms).map_err(ServeError::Malformed)?;
     encoding::encode(reply, accepted).await

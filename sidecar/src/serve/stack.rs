@@ -25,6 +25,7 @@ use super::{
     error::ServeError,
     grpc, http,
     measure::{self, Protocol},
+    shared_memory::Regions,
 };
 use crate::models::live::Live;
 
@@ -36,7 +37,8 @@ pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Rout
     let (max_body, max_in_flight) = (config.max_body_bytes, config.max_in_flight);
     let (longest_pause, leaving) = (config.longest_pause, config.leaving.clone());
     let going = leaving.clone();
-    let server = Server(std::sync::Arc::new(Parts { config, live, runner: Box::new(runner), ready }));
+    let (runner, regions) = (Box::new(runner), Regions::default());
+    let server = Server(std::sync::Arc::new(Parts { config, live, runner, regions, ready }));
     Router::new()
         .merge(http::routes(server.clone()))
         .merge(grpc::routes(server))

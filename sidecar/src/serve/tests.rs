@@ -10,6 +10,7 @@ mod refusals;
 mod repository;
 mod rpc;
 mod settings;
+mod shared_memory;
 mod socket;
 mod statistics;
 mod sticky;

@@ -55,3 +55,26 @@ async fn clients_written_for_other_servers_get_the_same_answer() {
     plane.stop().await;
     sidecar.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_of_the_pod_exchanges_tensors_through_memory_that_it_shares() {
+    let Some(python) = python() else { return };
+    let mut plane = Plane::start().await;
+    let sidecar = plane.sidecar("pod", &[("SCONCE_PLAINTEXT_LOOPBACK", "true")]).await;
+    plane.push(&digits("v2"), "digits", "1", &[]).await.expect("pushed");
+    plane.stands(&sidecar, "digits", "1", VersionState::Ready).await;
+    for client in ["http", "grpc"] {
+        let output = Command::new(&python)
+            .arg(repository().join("tests/clients/pod.py"))
+            .args([client, &sidecar.addresses().live.to_string()])
+            .output()
+            .await
+            .expect("python starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{client}: {errors}");
+        let scores: Vec<f64> = serde_json::from_slice(&output.stdout).expect("scores");
+        assert!((scores.iter().sum::<f64>() - 1.0).abs() < 1e-3, "{client}: {scores:?}");
+    }
+    plane.stop().await;
+    sidecar.stop().await;
+}

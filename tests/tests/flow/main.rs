@@ -16,6 +16,7 @@ mod models;
 mod namespaces;
 mod openapi;
 mod outage;
+mod protocol;
 mod pulls;
 mod pushes;
 mod readiness;

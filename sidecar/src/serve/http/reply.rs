@@ -36,8 +36,7 @@ pub(super) fn write(answer: Answer, forms: &Forms) -> Result<Response<Frames>, S
         if at > 0 {
             json.push(b',');
         }
-        let binary = forms.binary(&output.name);
-        blobs.extend(write_output(&mut json, output, binary)?);
+        blobs.extend(write_output(&mut json, output, forms)?);
     }
     json.extend_from_slice(b"]}");
 
@@ -58,7 +57,7 @@ pub(super) fn write(answer: Answer, forms: &Forms) -> Result<Response<Frames>, S
 }
 
 /// Appends one output; gives back what goes behind the JSON.
-fn write_output(json: &mut Vec<u8>, output: Output, binary: bool) -> Result<Option<Bytes>, String> {
+fn write_output(json: &mut Vec<u8>, output: Output, forms: &Forms) -> Result<Option<Bytes>, String> {
     let Output { name, tensor } = output;
     json.extend_from_slice(b"{\"name\":");
     text(json, &name);
@@ -66,7 +65,19 @@ fn write_output(json: &mut Vec<u8>, output: Output, binary: bool) -> Result<Opti
     value(json, &tensor.shape);
     json.extend_from_slice(b",\"datatype\":");
     text(json, tensor.datatype.name());
-    if binary {
+    if let Some(sink) = forms.sink(&name) {
+        let blob = raw::encode(tensor.data);
+        sink.write(&name, &blob)?;
+        json.extend_from_slice(b",\"parameters\":{\"shared_memory_region\":");
+        text(json, &sink.place.region);
+        json.extend_from_slice(b",\"shared_memory_offset\":");
+        value(json, &sink.place.offset);
+        json.extend_from_slice(b",\"shared_memory_byte_size\":");
+        value(json, &blob.len());
+        json.extend_from_slice(b"}}");
+        return Ok(None);
+    }
+    if forms.binary(&name) {
         let blob = raw::encode(tensor.data);
         json.extend_from_slice(b",\"parameters\":{\"binary_data_size\":");
         value(json, &blob.len());

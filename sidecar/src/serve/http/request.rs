@@ -10,12 +10,14 @@ use serde_json::value::RawValue;
 
 use super::{
     super::{
+        Server,
         classify::Classes,
         deadline::deadline,
         error::ServeError,
         infer::{Infer, Inputs},
         parameters::{self, Terms},
         raw,
+        shared_memory::{Access, Place, Sink, Sinks},
     },
     JSON_LENGTH, Target, data, numbers,
 };
@@ -23,10 +25,11 @@ use crate::engine::Tensor;
 
 type Parameters = BTreeMap<String, Parameter>;
 
-/// Which outputs the caller wants as bytes.
+/// Which outputs the caller wants as bytes, and which it finds in memory that it shares.
 pub(super) struct Forms {
     otherwise: bool,
     named: BTreeMap<String, bool>,
+    sinks: Sinks,
 }
 
 /// The value of a parameter.
@@ -85,6 +88,10 @@ impl Parameter {
         }
     }
 
+    fn text(&self) -> Result<&str, ()> {
+        if let Self::Text(text) = self { Ok(text) } else { Err(()) }
+    }
+
     /// Whether it says what it would say by being absent.
     fn is_nothing(&self) -> bool {
         match self {
@@ -111,11 +118,22 @@ impl Forms {
     pub(super) fn binary(&self, output: &str) -> bool {
         self.named.get(output).copied().unwrap_or(self.otherwise)
     }
+
+    /// Where this output goes, if it is not sent.
+    pub(super) fn sink(&self, output: &str) -> Option<&Sink> {
+        self.sinks.get(output)
+    }
 }
 
 /// The request in this body. One of the headers says where its JSON part ends.
-pub(super) fn read(target: Target, headers: HeaderMap, body: Bytes) -> Result<(Infer, Forms), ServeError> {
-    let Target { model, lane, version: pin, routed, due } = target;
+pub(super) fn read(
+    server: &Server,
+    target: Target,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(Infer, Forms), ServeError> {
+    let Target { model, lane, version: pin, routed, due, caller } = target;
+    let access = &server.access(caller.as_ref());
     let json_length = headers.get(JSON_LENGTH).cloned();
     let made = |Terms { priority, timeout }, id, inputs, outputs, classes| {
         let deadline = deadline(due, timeout)?;
@@ -123,7 +141,7 @@ pub(super) fn read(target: Target, headers: HeaderMap, body: Bytes) -> Result<(I
     };
     let json = json_length.as_ref().map_or(Ok(body.len()), |value| within(value, body.len()))?;
     if json_length.is_some() && json == 0 {
-        let forms = Forms { otherwise: true, named: BTreeMap::new() };
+        let forms = Forms { otherwise: true, named: BTreeMap::new(), sinks: Sinks::new() };
         return Ok((made(Terms::default(), None, Inputs::Whole(body), Vec::new(), Classes::new())?, forms));
     }
     let quoted;
@@ -139,8 +157,9 @@ pub(super) fn read(target: Target, headers: HeaderMap, body: Bytes) -> Result<(I
     })?;
     parameters::check(wire.parameters())?;
     let terms = Terms::read(|name| wire.parameters.get(name).map(Parameter::whole))?;
-    let inputs = tensors(wire.inputs, body.slice(json..)).map_err(ServeError::Malformed)?;
-    let forms = forms(&wire.parameters, &wire.outputs).map_err(ServeError::Malformed)?;
+    let inputs = tensors(wire.inputs, body.slice(json..), access)?;
+    let mut forms = forms(&wire.parameters, &wire.outputs).map_err(ServeError::Malformed)?;
+    forms.sinks = sinks(&wire.outputs, access)?;
     let count = |output: &WireOutput| output.parameters.get(parameters::CLASSIFICATION).map(Parameter::whole);
     let classes =
         parameters::classes(wire.outputs.iter().map(|output| (output.name.clone(), count(output))))?;
@@ -157,22 +176,37 @@ fn within(json_length: &HeaderValue, body: usize) -> Result<usize, ServeError> {
     })
 }
 
-fn tensors(inputs: Vec<WireInput<'_>>, mut binary: Bytes) -> Result<Vec<(String, Tensor)>, String> {
+fn tensors(
+    inputs: Vec<WireInput<'_>>,
+    mut binary: Bytes,
+    access: &Access<'_>,
+) -> Result<Vec<(String, Tensor)>, ServeError> {
     let mut tensors = Vec::with_capacity(inputs.len());
     for input in inputs {
-        let tensor =
-            tensor(&input, &mut binary).map_err(|reason| format!("input `{}`: {reason}", input.name))?;
+        let named = |reason| ServeError::Malformed(format!("input `{}`: {reason}", input.name));
+        let shared = place(&input.parameters).map_err(named)?;
+        let shared = shared.map(|place| access.read(&place)).transpose()?;
+        let tensor = tensor(&input, shared, &mut binary).map_err(named)?;
         tensors.push((input.name, tensor));
     }
     if !binary.is_empty() {
-        return Err(format!("{} bytes are left over after the last input", binary.len()));
+        return Err(ServeError::Malformed(format!(
+            "{} bytes are left over after the last input",
+            binary.len()
+        )));
     }
     Ok(tensors)
 }
 
-fn tensor(input: &WireInput<'_>, binary: &mut Bytes) -> Result<Tensor, String> {
+fn tensor(input: &WireInput<'_>, shared: Option<Bytes>, binary: &mut Bytes) -> Result<Tensor, String> {
     let datatype: Datatype =
         input.datatype.parse().map_err(|error: sconce_catalog::UnknownDatatype| error.to_string())?;
+    if let Some(bytes) = shared {
+        if input.data.is_some() || size(&input.parameters)?.is_some() {
+            return Err("it has both a shared_memory_region and data of its own".to_owned());
+        }
+        return raw::decode(datatype, &input.shape, bytes);
+    }
     match (size(&input.parameters)?, input.data) {
         (Some(_), Some(_)) => Err("it has both `data` and `binary_data_size`".to_owned()),
         (None, None) => Err("it has neither `data` nor `binary_data_size`".to_owned()),
@@ -201,7 +235,25 @@ fn forms(parameters: &Parameters, outputs: &[WireOutput]) -> Result<Forms, Strin
             .map_err(|reason| format!("output `{}`: {reason}", output.name))?;
         named.insert(output.name.clone(), binary.unwrap_or(otherwise));
     }
-    Ok(Forms { otherwise, named })
+    Ok(Forms { otherwise, named, sinks: Sinks::new() })
+}
+
+fn place(parameters: &Parameters) -> Result<Option<Place>, String> {
+    Place::read(
+        |name| parameters.get(name).map(Parameter::text),
+        |name| parameters.get(name).map(Parameter::whole),
+    )
+}
+
+fn sinks(outputs: &[WireOutput], access: &Access<'_>) -> Result<Sinks, ServeError> {
+    let mut sinks = Sinks::new();
+    for output in outputs {
+        let named = |reason| ServeError::Malformed(format!("output `{}`: {reason}", output.name));
+        if let Some(place) = place(&output.parameters).map_err(named)? {
+            sinks.insert(output.name.clone(), access.sink(place)?);
+        }
+    }
+    Ok(sinks)
 }
 
 fn flag(parameters: &Parameters, name: &str) -> Result<Option<bool>, String> {

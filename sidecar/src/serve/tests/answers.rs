@@ -232,6 +232,7 @@ async fn the_server_and_its_models_describe_themselves() {
         "model_repository",
         "schedule_policy",
         "statistics",
+        "system_shared_memory",
     ];
     assert_eq!(get("/v2").await.json()["extensions"], json!(extensions));
     assert_eq!(get("/v2/health/live").await.json()["live"], true);
