@@ -3,6 +3,7 @@
 //! [`stack`](stack()) lists the whole path of a request. HTTP and gRPC are two thin
 //! translations onto one `Infer`; what it means to answer one is told once, in `infer`.
 
+mod arguments;
 mod authorise;
 mod classify;
 mod deadline;

@@ -18,6 +18,7 @@ const EXTENSIONS: &[&str] = &[
     "logging",
     "model_configuration",
     "model_repository",
+    "parameters",
     "schedule_policy",
     "statistics",
 ];

@@ -9,6 +9,7 @@ use sconce_telemetry::names;
 
 use super::{
     Server,
+    arguments::{self, Arguments},
     classify::{Classes, classify},
     error::ServeError,
     inputs,
@@ -44,6 +45,8 @@ pub(super) struct Infer {
     pub outputs: Vec<String>,
     /// Of which of them classes are wanted.
     pub classes: Classes,
+    /// Parameters that are the request's own.
+    pub arguments: Arguments,
 }
 
 /// What a model is to run on.
@@ -117,7 +120,7 @@ impl Server {
         inputs::check_asked(signature, &infer.outputs).map_err(refuse)?;
         // The next version may call its only input otherwise, so the bytes are kept as they came.
         let mut as_it_came = None;
-        let named = match infer.inputs {
+        let mut named = match infer.inputs {
             Inputs::Named(named) => named,
             Inputs::Whole(body) => {
                 as_it_came = Some(Inputs::Whole(body.clone()));
@@ -129,13 +132,19 @@ impl Server {
                 tensors
             }
         };
+        let added = arguments::add(signature, &infer.arguments, &mut named).map_err(refuse)?;
         let arranged = inputs::arrange(signature, named).map_err(refuse)?;
         let (deadline, priority) = (infer.deadline.unwrap_or_else(Instant::now), infer.priority);
         let work = Work { inputs: arranged, permit, deadline, priority };
         let outputs = match self.0.runner.run(&served.queue, work).await {
             Ok(outputs) => outputs,
             Err(RunError::Withdrawn(back)) => {
-                infer.inputs = as_it_came.unwrap_or_else(|| Inputs::Named(inputs::named(signature, back)));
+                infer.inputs = as_it_came.unwrap_or_else(|| {
+                    let mut named = inputs::named(signature, back);
+                    // The next version may not take them.
+                    named.retain(|(name, _)| !added.contains(name));
+                    Inputs::Named(named)
+                });
                 // Whatever led to the version that was withdrawn has had its say.
                 infer.routed = None;
                 return Ok(Attempt::Withdrawn(Box::new(infer)));

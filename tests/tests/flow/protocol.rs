@@ -2,8 +2,14 @@
 
 use bytes::Bytes;
 use http::Request;
-use sconce_proto::v1::VersionState;
-use sconce_tests::{Plane, archives, image, plaintext::From};
+use sconce_proto::{
+    inference::{
+        InferParameter, ModelInferRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
+        infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
+    },
+    v1::VersionState,
+};
+use sconce_tests::{Plane, archives, image, plaintext::From, repository};
 use serde_json::{Value, json};
 
 /// Status and JSON of an exchange.
@@ -71,6 +77,57 @@ async fn what_is_logged_the_pod_changes_and_anybody_who_may_call_reads() {
     assert_eq!(caller.send("GET", &uri, None).await.expect("answered").json, changed);
     let (status, back) = exchange(pod(), Request::post("/v2/logging"), &read).await;
     assert_eq!((status, back), (200, read), "what was read can be sent back");
+    plane.stop().await;
+    sidecar.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parameters_of_a_request_are_the_arguments_of_the_model_that_are_no_tensors() {
+    let mut plane = Plane::start().await;
+    let sidecar = plane.sidecar("parameters", &[]).await;
+    let file = repository().join("tests/models/options.pt");
+    plane.push(&file, "options", "1", &[]).await.expect("pushed");
+    plane.stands(&sidecar, "options", "1", VersionState::Ready).await;
+    let caller = plane.caller("/ns/default/sa/app");
+    let x = json!({ "name": "x", "shape": [2], "datatype": "FP32", "data": [1.0, 2.0] });
+    for (parameters, expected) in [
+        (json!({}), json!([2.0, 4.0])),
+        (json!({ "factor": 3, "negate": true }), json!([-3.0, -6.0])),
+        (json!({ "factor": 0.5, "mode": "sum", "mine": "x" }), json!([1.5])),
+    ] {
+        let asked = json!({ "inputs": [x], "parameters": parameters });
+        let reply = caller.send("POST", &sidecar.infer("options"), Some(&asked)).await.expect("answered");
+        assert_eq!(reply.json["outputs"][0]["data"], expected, "{}", reply.json);
+    }
+    for (parameters, says) in
+        [(json!({ "factor": "three" }), "`factor`"), (json!({ "triton_mine": 1 }), "`triton_mine`")]
+    {
+        let asked = json!({ "inputs": [x], "parameters": parameters });
+        let reply = caller.send("POST", &sidecar.infer("options"), Some(&asked)).await.expect("answered");
+        let error = reply.json["error"].as_str().unwrap_or_default();
+        assert!(reply.status == 400 && error.contains(says), "{}", reply.json);
+    }
+
+    let parameter = |choice| InferParameter { parameter_choice: Some(choice) };
+    let request = ModelInferRequest {
+        model_name: "options".into(),
+        inputs: vec![InferInputTensor {
+            name: "x".into(),
+            datatype: "FP32".into(),
+            shape: vec![2],
+            ..Default::default()
+        }],
+        parameters: [
+            ("factor".to_owned(), parameter(ParameterChoice::DoubleParam(3.0))),
+            ("mode".to_owned(), parameter(ParameterChoice::StringParam("sum".into()))),
+        ]
+        .into(),
+        raw_input_contents: vec![[1f32, 2.0].map(f32::to_le_bytes).concat().into()],
+        ..Default::default()
+    };
+    let channel = plane.channel_to(&sidecar.address, Some("/ns/default/sa/app"));
+    let reply = GrpcInferenceServiceClient::new(channel).model_infer(request).await.expect("answered");
+    assert_eq!(reply.into_inner().raw_output_contents[0][..], 9f32.to_le_bytes());
     plane.stop().await;
     sidecar.stop().await;
 }

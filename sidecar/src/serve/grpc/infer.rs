@@ -14,6 +14,7 @@ use tonic::{Request, Response, metadata::MetadataValue};
 use super::{
     super::{
         Server,
+        arguments::{self, Argument},
         deadline::deadline,
         error::ServeError,
         http::{PIN, VERSION, pinned},
@@ -82,6 +83,8 @@ pub(super) fn read(
         (output.name.clone(), parameter.map(whole))
     };
     let classes = parameters::classes(message.outputs.iter().map(count))?;
+    let own = message.parameters.iter().filter(|(name, _)| arguments::is_free(name));
+    let arguments = own.filter_map(|(name, value)| Some((name.clone(), argument(value)?))).collect();
     let sinks = shared_memory::sinks(&message.outputs, &access)?;
     let infer = Infer {
         model: message.model_name,
@@ -95,6 +98,7 @@ pub(super) fn read(
         inputs: Inputs::Named(inputs),
         outputs: message.outputs.into_iter().map(|output| output.name).collect(),
         classes,
+        arguments,
     };
     Ok((infer, sinks))
 }
@@ -115,6 +119,17 @@ pub(super) fn whole(value: &InferParameter) -> Result<u64, ()> {
         Some(ParameterChoice::Uint64Param(number)) => Ok(number),
         Some(_) => Err(()),
     }
+}
+
+/// As an argument of the model's; `None` where it can be none.
+fn argument(value: &InferParameter) -> Option<Argument> {
+    Some(match value.parameter_choice.as_ref()? {
+        ParameterChoice::BoolParam(flag) => Argument::Bool(*flag),
+        ParameterChoice::Int64Param(number) => Argument::Int(*number),
+        ParameterChoice::Uint64Param(number) => Argument::Int(i64::try_from(*number).ok()?),
+        ParameterChoice::DoubleParam(number) => Argument::Float(*number),
+        ParameterChoice::StringParam(text) => Argument::Text(text.clone()),
+    })
 }
 
 /// Whether it says what it would say by being absent.

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::{
     super::{
         Server,
-        classify::Classes,
+        arguments::{self, Argument, Arguments},
         deadline::deadline,
         error::ServeError,
         infer::{Infer, Inputs},
@@ -39,7 +39,7 @@ enum Parameter {
     Bool(bool),
     Int(i64),
     Unsigned(u64),
-    Float(#[expect(dead_code, reason = "read for its type alone")] f64),
+    Float(f64),
     Text(String),
 }
 
@@ -86,6 +86,17 @@ impl Parameter {
             Self::Unsigned(number) => Ok(*number),
             Self::Bool(_) | Self::Float(_) | Self::Text(_) => Err(()),
         }
+    }
+
+    /// As an argument of the model's; `None` where it can be none.
+    fn argument(&self) -> Option<Argument> {
+        Some(match self {
+            Self::Bool(flag) => Argument::Bool(*flag),
+            Self::Int(number) => Argument::Int(*number),
+            Self::Unsigned(_) => return None,
+            Self::Float(number) => Argument::Float(*number),
+            Self::Text(text) => Argument::Text(text.clone()),
+        })
     }
 
     fn text(&self) -> Result<&str, ()> {
@@ -135,14 +146,28 @@ pub(super) fn read(
     let Target { model, lane, version: pin, routed, due, caller } = target;
     let access = &server.access(caller.as_ref());
     let json_length = headers.get(JSON_LENGTH).cloned();
-    let made = |Terms { priority, timeout }, id, inputs, outputs, classes| {
+    let made = |Terms { priority, timeout }, id, inputs, outputs| {
         let deadline = deadline(due, timeout)?;
-        Ok(Infer { model, lane, pin, routed, headers, deadline, priority, id, inputs, outputs, classes })
+        let (classes, arguments) = Default::default();
+        Ok(Infer {
+            model,
+            lane,
+            pin,
+            routed,
+            headers,
+            deadline,
+            priority,
+            id,
+            inputs,
+            outputs,
+            classes,
+            arguments,
+        })
     };
     let json = json_length.as_ref().map_or(Ok(body.len()), |value| within(value, body.len()))?;
     if json_length.is_some() && json == 0 {
         let forms = Forms { otherwise: true, named: BTreeMap::new(), sinks: Sinks::new() };
-        return Ok((made(Terms::default(), None, Inputs::Whole(body), Vec::new(), Classes::new())?, forms));
+        return Ok((made(Terms::default(), None, Inputs::Whole(body), Vec::new())?, forms));
     }
     let quoted;
     let mut read = serde_json::from_slice::<Wire<'_>>(&body[..json]);
@@ -163,8 +188,21 @@ pub(super) fn read(
     let count = |output: &WireOutput| output.parameters.get(parameters::CLASSIFICATION).map(Parameter::whole);
     let classes =
         parameters::classes(wire.outputs.iter().map(|output| (output.name.clone(), count(output))))?;
+    let arguments = arguments(&wire.parameters)?;
     let outputs = wire.outputs.into_iter().map(|output| output.name).collect();
-    Ok((made(terms, wire.id, Inputs::Named(inputs), outputs, classes)?, forms))
+    let infer = made(terms, wire.id, Inputs::Named(inputs), outputs)?;
+    Ok((Infer { classes, arguments, ..infer }, forms))
+}
+
+/// The request's own parameters.
+fn arguments(parameters: &Parameters) -> Result<Arguments, ServeError> {
+    if let Some(name) = parameters.keys().find(|name| name.starts_with("triton_")) {
+        return Err(ServeError::Malformed(format!(
+            "the parameter `{name}` begins with triton_, which the protocol keeps to itself"
+        )));
+    }
+    let free = parameters.iter().filter(|(name, _)| arguments::is_free(name));
+    Ok(free.filter_map(|(name, value)| Some((name.clone(), value.argument()?))).collect())
 }
 
 fn within(json_length: &HeaderValue, body: usize) -> Result<usize, ServeError> {

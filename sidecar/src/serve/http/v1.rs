@@ -90,6 +90,7 @@ async fn predict(
         inputs: Inputs::Untyped(Arc::new(instances)),
         outputs: Vec::new(),
         classes: Default::default(),
+        arguments: Default::default(),
     };
     let answer = server.infer(infer, measure).await?;
     let reply = predictions::write(&answer, rows).map_err(ServeError::Malformed)?;

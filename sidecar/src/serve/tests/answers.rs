@@ -230,6 +230,7 @@ async fn the_server_and_its_models_describe_themselves() {
         "logging",
         "model_configuration",
         "model_repository",
+        "parameters",
         "schedule_policy",
         "statistics",
         "system_shared_memory",
