@@ -47,6 +47,8 @@ def extensions(module, client, as_json):
     success, infer = counted["inference_stats"]["success"], counted["inference_stats"]["compute_infer"]
     assert int(success["count"]) == int(counted["inference_count"]) == int(infer["count"]) > 0, counted
     assert int(success["ns"]) > int(infer["ns"]) > 0, counted
+    parts = [int(counted["inference_stats"][part]["ns"]) for part in ("compute_input", "compute_infer", "compute_output")]
+    assert min(parts) > 0 and sum(parts) < int(success["ns"]), counted
     assert counted["version"] == "1" and len(client.get_inference_statistics(**as_json)["model_stats"]) == 1
     config = client.get_model_config("digits", **as_json)
     config = config.get("config", config)

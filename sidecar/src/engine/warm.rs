@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sconce_catalog::{Batching, Datatype, Field, Kind, Shape, Signature};
 
-use super::{EngineError, Module, Output, Tensor};
+use super::{EngineError, Module, Output, Phases, Tensor};
 
 /// Runs of each size: the first compiles, the second finds what the first left over.
 const RUNS: usize = 2;
@@ -155,7 +155,15 @@ impl Module for Named {
     }
 
     fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
-        let mut outputs = self.module.forward(inputs)?;
+        self.forward_timed(inputs, &mut Phases::default())
+    }
+
+    fn forward_timed(
+        &self,
+        inputs: Vec<Option<Tensor>>,
+        phases: &mut Phases,
+    ) -> Result<Vec<Output>, EngineError> {
+        let mut outputs = self.module.forward_timed(inputs, phases)?;
         let nameless = outputs.iter().all(|output| output.name.starts_with("OUTPUT__"));
         if nameless && outputs.len() == self.names.len() {
             for (output, name) in outputs.iter_mut().zip(&self.names) {

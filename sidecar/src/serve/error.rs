@@ -18,7 +18,8 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// Why a request is not answered. The message is what the caller reads.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServeError {
-    #[error("model `{0}` is not served here")]
+    // Scripts written for Triton look for the first words, which are its own.
+    #[error("Request for unknown model: `{0}` is not served here")]
     UnknownModel(String),
     #[error("model `{model}` has no version `{version}` here")]
     UnknownVersion { model: String, version: String },

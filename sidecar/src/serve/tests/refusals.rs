@@ -100,6 +100,14 @@ async fn a_bug_ends_one_request() {
 }
 
 #[tokio::test]
+async fn an_unknown_model_is_refused_in_the_words_that_scripts_look_for() {
+    for reply in [get("/v2/models/none").await, infer("none", X).await] {
+        let error = reply.error();
+        assert!(reply.status == 404 && error.starts_with("Request for unknown model: `none`"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_beyond_the_limit_is_refused() {
     let server = server(Config { max_body_bytes: 16, ..Config::default() }, Inline);
     let reply = send(server, Request::post("/v2/models/echo/infer").body(X.into()).unwrap()).await;
