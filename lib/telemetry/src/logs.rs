@@ -83,9 +83,9 @@ fn filtered(filter: &str) -> Result<(reload::Layer<EnvFilter, Registry>, Logs), 
 impl Verbosity {
     /// What this filter says of what it does not name.
     fn of(filter: &str) -> Self {
-        let levels = filter.split(',').filter_map(|part| part.trim().parse::<LevelFilter>().ok());
+        let mut levels = filter.split(',').rev().filter_map(|part| part.trim().parse::<LevelFilter>().ok());
         // As for the filter itself: the last counts, and without any it is errors.
-        let level = levels.last().unwrap_or(LevelFilter::ERROR);
+        let level = levels.next().unwrap_or(LevelFilter::ERROR);
         let verbose = if level == LevelFilter::TRACE { 2 } else { u32::from(level == LevelFilter::DEBUG) };
         Self { level: level.min(LevelFilter::INFO), verbose }
     }
