@@ -1,6 +1,6 @@
 """Asks a sidecar through other people's clients, unchanged, over mTLS.
 
-    python oip.py CLIENT ADDRESS CA CERT KEY        CLIENT: triton-http, triton-grpc or kserve
+    python oip.py CLIENT ADDRESS CA CERT KEY        CLIENT: triton-http, triton-grpc, kserve or kserve-grpc
 
 Prints the version that answered and the scores, as JSON. One client a process: two of
 them bring the same protobuf file and cannot be loaded together.
@@ -152,9 +152,40 @@ def kserve(address, ca, cert, key):
     return asyncio.run(ask())
 
 
+def kserve_grpc(address, ca, cert, key):
+    import grpc
+    from kserve import InferenceGRPCClient, InferInput, InferRequest
+    from kserve.protocol.grpc import grpc_predict_v2_pb2 as wire
+
+    async def ask():
+        client = InferenceGRPCClient(
+            address, use_ssl=True, root_certificates=ca, private_key=key, certificate_chain=cert
+        )
+        assert await client.is_server_ready() and await client.is_model_ready("digits")
+        given = InferInput("image", [1, 64], "FP32")
+        given.set_data_from_numpy(pixels(), binary_data=False)
+        reply = await client.infer(InferRequest(model_name="digits", infer_inputs=[given]))
+        # Its class for clients has no such call; its wire has, and it is not Triton's.
+        stub = client._client_stub
+        loaded = await stub.RepositoryModelLoad(wire.RepositoryModelLoadRequest(model_name="digits"))
+        assert (loaded.model_name, loaded.isLoaded) == ("digits", True), loaded
+        try:
+            await stub.RepositoryModelUnload(wire.RepositoryModelUnloadRequest(model_name="digits"))
+            raise AssertionError("an unload must be refused")
+        except grpc.aio.AioRpcError as error:
+            assert "sconce delete digits" in error.details(), error
+        await client.close()
+        return reply.outputs[0].as_numpy().reshape(1, 10)
+
+    return asyncio.run(ask())
+
+
+CLIENTS = {"triton-http": triton_http, "triton-grpc": triton_grpc, "kserve": kserve, "kserve-grpc": kserve_grpc}
+
+
 def main():
     client, address, ca, cert, key = sys.argv[1:]
-    scores = {"triton-http": triton_http, "triton-grpc": triton_grpc, "kserve": kserve}[client](address, ca, cert, key)
+    scores = CLIENTS[client](address, ca, cert, key)
     print(json.dumps([round(float(score), 6) for score in np.asarray(scores).flatten()]))
 
 

@@ -34,7 +34,7 @@ async fn clients_written_for_other_servers_get_the_same_answer() {
     files::write(folder.path(), &credentials.expect("a certificate"), authority.roots_pem())
         .expect("it writes");
     let file = |name: &str| folder.path().join(name);
-    for client in ["triton-http", "triton-grpc", "kserve"] {
+    for client in ["triton-http", "triton-grpc", "kserve", "kserve-grpc"] {
         let output = Command::new(&python)
             .arg(repository().join("tests/clients/oip.py"))
             .args([client, sidecar.address.trim_start_matches("https://")])
