@@ -166,9 +166,12 @@ impl Server {
     }
 
     /// The name that a caller or a route spells: `name` in our namespace, or `namespace/name`.
+    ///
+    /// No model's name has a `_`, as it becomes the name of a Service; Triton's often have. It is
+    /// read as `-`, so that clients written for those need not be changed.
     fn name(&self, spelled: &str) -> Option<ModelName> {
         let (namespace, name) = spelled.split_once('/').unwrap_or((&self.0.config.namespace, spelled));
-        ModelName::new(namespace, name).ok()
+        ModelName::new(namespace, name).or_else(|_| ModelName::new(namespace, &name.replace('_', "-"))).ok()
     }
 
     /// The model that a caller means.

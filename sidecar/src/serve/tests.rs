@@ -164,6 +164,7 @@ pub(super) fn live() -> Live {
         ("panicking", served(&[("1", 10_000)], &panicking)),
         ("loading", loading),
         ("absent", absent),
+        ("echo-int8", served(&[("1", 10_000)], &echo)),
     ] {
         set.models.insert(name.parse::<ModelName>().unwrap(), model);
     }

@@ -185,6 +185,17 @@ async fn a_pin_in_the_header_counts_and_must_not_contradict_the_path() {
 }
 
 #[tokio::test]
+async fn an_underscore_in_a_name_is_read_as_a_hyphen_and_comes_back_as_it_was() {
+    let body = r#"{"inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":[1]}]}"#;
+    for spelled in ["echo_int8", "echo-int8", "default%2Fecho_int8"] {
+        let reply = infer(spelled, body).await.json();
+        assert_eq!(reply["model_name"], spelled.replace("%2F", "/"), "{reply}");
+        assert_eq!(get(&format!("/v2/models/{spelled}/ready")).await.status, 200, "{spelled}");
+    }
+    assert!(infer("no_model", body).await.error().contains("`no_model`"));
+}
+
+#[tokio::test]
 async fn a_name_with_a_namespace_reaches_the_model_there() {
     let body = r#"{"inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":[1]}]}"#;
     assert_eq!(infer("echo", body).await.json()["model_version"], "7");
