@@ -1,7 +1,5 @@
 //! Elements of tensors to and from the numbers of JSON. Nothing is rounded into another value.
 
-use std::io::Write as _;
-
 use sconce_catalog::Datatype;
 
 /// A scalar of JSON that is no string.
@@ -76,23 +74,24 @@ fn misfit(datatype: Datatype, number: Number) -> String {
 /// for them.
 pub(super) fn write(out: &mut Vec<u8>, datatype: Datatype, bytes: &[u8]) -> bool {
     match datatype {
-        Datatype::Bool => each(out, bytes, |out, [byte]| plain(out, byte != 0)),
-        Datatype::Uint8 => each(out, bytes, |out, b| plain(out, u8::from_le_bytes(b))),
-        Datatype::Uint16 => each(out, bytes, |out, b| plain(out, u16::from_le_bytes(b))),
-        Datatype::Uint32 => each(out, bytes, |out, b| plain(out, u32::from_le_bytes(b))),
-        Datatype::Uint64 => each(out, bytes, |out, b| plain(out, u64::from_le_bytes(b))),
-        Datatype::Int8 => each(out, bytes, |out, b| plain(out, i8::from_le_bytes(b))),
-        Datatype::Int16 => each(out, bytes, |out, b| plain(out, i16::from_le_bytes(b))),
-        Datatype::Int32 => each(out, bytes, |out, b| plain(out, i32::from_le_bytes(b))),
-        Datatype::Int64 => each(out, bytes, |out, b| plain(out, i64::from_le_bytes(b))),
+        Datatype::Bool => {
+            each(out, bytes, |out, [byte]| out.extend_from_slice(if byte == 0 { b"false" } else { b"true" }))
+        }
+        Datatype::Uint8 => each(out, bytes, |out, b| integer_text(out, u8::from_le_bytes(b))),
+        Datatype::Uint16 => each(out, bytes, |out, b| integer_text(out, u16::from_le_bytes(b))),
+        Datatype::Uint32 => each(out, bytes, |out, b| integer_text(out, u32::from_le_bytes(b))),
+        Datatype::Uint64 => each(out, bytes, |out, b| integer_text(out, u64::from_le_bytes(b))),
+        Datatype::Int8 => each(out, bytes, |out, b| integer_text(out, i8::from_le_bytes(b))),
+        Datatype::Int16 => each(out, bytes, |out, b| integer_text(out, i16::from_le_bytes(b))),
+        Datatype::Int32 => each(out, bytes, |out, b| integer_text(out, i32::from_le_bytes(b))),
+        Datatype::Int64 => each(out, bytes, |out, b| integer_text(out, i64::from_le_bytes(b))),
         Datatype::Fp32 => each(out, bytes, |out, b| {
             let value = f32::from_le_bytes(b);
-            // `Debug` is the shortest text that reads back as the same number, as is JSON's.
-            if value.is_finite() { debug(out, value) } else { odd(out, value.into()) }
+            if value.is_finite() { float_text(out, value) } else { odd(out, value.into()) }
         }),
         Datatype::Fp64 => each(out, bytes, |out, b| {
             let value = f64::from_le_bytes(b);
-            if value.is_finite() { debug(out, value) } else { odd(out, value) }
+            if value.is_finite() { float_text(out, value) } else { odd(out, value) }
         }),
         Datatype::Fp16 | Datatype::Bf16 | Datatype::Bytes => return false,
     }
@@ -108,13 +107,13 @@ fn each<const N: usize>(out: &mut Vec<u8>, bytes: &[u8], mut put: impl FnMut(&mu
     }
 }
 
-fn plain(out: &mut Vec<u8>, value: impl std::fmt::Display) {
-    // Writing to a `Vec` cannot fail.
-    let _ = write!(out, "{value}");
+fn integer_text(out: &mut Vec<u8>, value: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn debug(out: &mut Vec<u8>, value: impl std::fmt::Debug) {
-    let _ = write!(out, "{value:?}");
+/// The shortest text that reads back as the same number, which must be finite.
+fn float_text(out: &mut Vec<u8>, value: impl zmij::Float) {
+    out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
 }
 
 /// Names of numbers that JSON lacks, as Python's `json` writes and reads them.
@@ -154,4 +153,22 @@ fn odd(out: &mut Vec<u8>, value: f64) {
         (false, false) => b"-Infinity",
     };
     out.extend_from_slice(name);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_are_written_so_that_the_same_bits_are_read() {
+        // Every exponent, and a few fractions of each.
+        let bits = (0..=u32::MAX).step_by(65_521).map(f32::from_bits);
+        let numbers: Vec<f32> = bits.filter(|number| number.is_finite()).collect();
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let mut text = vec![b'['];
+        assert!(write(&mut text, Datatype::Fp32, &bytes));
+        text.push(b']');
+        let read: Vec<f32> = serde_json::from_slice(&text).expect("JSON");
+        assert!(read.iter().map(|number| number.to_bits()).eq(numbers.iter().map(|number| number.to_bits())));
+    }
 }
