@@ -121,7 +121,8 @@ async fn a_swap_is_on_the_timeline_and_ctrl_c_shows_what_was_measured() {
             }
         }
     };
-    // The first line with figures: it measures.
+    // The first line comes when it begins, the second after a second of answers of version 1.
+    until("p50").await;
     until("p50").await;
     plane.push(&digits("v2"), "digits", "2", &[]).await.expect("pushed");
     plane.stands(&sidecar, "digits", "2", VersionState::Ready).await;
