@@ -1,36 +1,25 @@
 //! The yardstick: the same model in a loop that calls libtorch and nothing else.
 
 use std::{
-    path::Path,
     thread,
     time::{Duration, Instant},
 };
 
 use tch::{CModule, IValue, Tensor};
 
-use crate::{report::Figure, ways::Workload};
+use crate::{models::Model, report::Figure};
 
 pub(crate) struct Direct {
     module: CModule,
-    pixels: Vec<f32>,
-    images: i64,
 }
 
 impl Direct {
-    pub(crate) fn load(file: &Path, workload: &Workload) -> Self {
-        let module = CModule::load(file).expect("libtorch loads it");
-        Self { module, pixels: workload.pixels().to_vec(), images: workload.images() }
+    pub(crate) fn load(model: &Model) -> Self {
+        Self { module: CModule::load(model.file()).expect("libtorch loads it") }
     }
 
-    /// The scores, as they travel.
-    pub(crate) fn answer(&self) -> Vec<u8> {
-        tch::set_num_threads(1);
-        self.once()
-    }
-
-    /// From a request's numbers to an answer's: what a server cannot do without.
-    fn once(&self) -> Vec<u8> {
-        let input = Tensor::from_slice(&self.pixels).reshape([self.images, 64]);
+    /// From a request's bytes to an answer's: what a server cannot do without.
+    pub(crate) fn once(&self, input: Tensor) -> Vec<u8> {
         let output = tch::no_grad(|| self.module.forward_is(&[IValue::Tensor(input)])).expect("it runs");
         let scores = match output {
             IValue::Tensor(scores) => scores,
@@ -40,15 +29,16 @@ impl Direct {
         scores.iter().flat_map(|score| score.to_le_bytes()).collect()
     }
 
-    /// The loop on this many threads, each as the sidecar's inference threads are set up.
-    pub(crate) fn run(&self, threads: usize, slice: Duration) -> Figure {
+    /// The loop on this many threads, each as the sidecar's inference threads are set up. The figure
+    /// counts rows.
+    pub(crate) fn run(&self, model: &Model, threads: usize, rows: i64, slice: Duration) -> Figure {
         let began = Instant::now();
         let worker = || {
             tch::set_num_threads(1);
             let mut latencies = Vec::new();
             while began.elapsed() < slice {
                 let asked = Instant::now();
-                std::hint::black_box(self.once());
+                std::hint::black_box(self.once(model.tensor(rows)));
                 latencies.push(asked.elapsed());
             }
             latencies
@@ -57,6 +47,6 @@ impl Direct {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
             workers.into_iter().flat_map(|worker| worker.join().expect("no panic")).collect()
         });
-        Figure::new(latencies, began.elapsed())
+        Figure::new(latencies, began.elapsed()).times(rows as f64)
     }
 }

@@ -1,31 +1,49 @@
-//! Figures, and the table of their medians.
+//! Figures, the ratios of each round, and the table of their medians.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
-use crate::ways::Workload;
+use serde_json::json;
 
 /// What one way did in one slice.
+#[derive(Clone, Copy)]
 pub(crate) struct Figure {
-    per_second: f64,
-    p50: Duration,
+    pub(crate) per_second: f64,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+}
+
+/// What the issue that asked for the bench wants of a ratio.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// One line: a value beside what it is compared with, once for each round.
+struct Line {
+    name: String,
+    unit: &'static str,
+    target: Option<Target>,
+    rounds: Vec<Round>,
+}
+
+struct Round {
+    value: f64,
+    reference: f64,
     p99: Duration,
 }
 
-/// Images a request, callers, and the way's place in the order of its first run.
-type Key = (i64, usize, usize);
-
 #[derive(Default)]
-pub(crate) struct Report {
-    names: Vec<&'static str>,
-    rows: BTreeMap<Key, Vec<Row>>,
-}
+pub(crate) struct Report(Vec<Line>);
 
-struct Row {
-    figure: Figure,
-    /// Requests per second, as a share of the direct loop's in the same round.
-    of_direct: f64,
-    /// Microseconds that a request took longer than a direct call.
-    added: f64,
+/// The medians of a line.
+struct Row<'a> {
+    line: &'a Line,
+    value: f64,
+    reference: f64,
+    p99_ms: f64,
+    /// The median, the least and the most.
+    ratio: [f64; 3],
 }
 
 impl Figure {
@@ -34,68 +52,97 @@ impl Figure {
         let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
         Self { per_second: latencies.len() as f64 / took.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
     }
+
+    /// With so much done in each.
+    pub(crate) fn times(self, much: f64) -> Self {
+        Self { per_second: self.per_second * much, ..self }
+    }
 }
 
-impl Report {
-    pub(crate) fn add(
-        &mut self,
-        workload: &Workload,
-        callers: usize,
-        name: &'static str,
-        figure: &Figure,
-        base: &Figure,
-    ) {
-        let place = self.names.iter().position(|known| *known == name).unwrap_or_else(|| {
-            self.names.push(name);
-            self.names.len() - 1
-        });
-        let row = Row {
-            of_direct: figure.per_second / base.per_second,
-            added: micros(figure.p50) - micros(base.p50),
-            figure: Figure { ..*figure },
-        };
-        self.rows.entry((workload.images(), callers, place)).or_default().push(row);
-    }
-
-    fn medians(&self) -> impl Iterator<Item = (Key, [f64; 5])> + '_ {
-        self.rows.iter().map(|(key, rows)| {
-            let of = |value: fn(&Row) -> f64| {
-                let mut values: Vec<f64> = rows.iter().map(value).collect();
-                values.sort_unstable_by(f64::total_cmp);
-                values[values.len() / 2]
-            };
-            let medians = [
-                of(|row| row.figure.per_second),
-                of(|row| row.of_direct),
-                of(|row| micros(row.figure.p50)),
-                of(|row| micros(row.figure.p99)),
-                of(|row| row.added),
-            ];
-            (*key, medians)
-        })
-    }
-
-    pub(crate) fn print(&self) {
-        println!(
-            "{:>7} {:>8}  {:24} {:>11} {:>9} {:>9} {:>9} {:>10}",
-            "images", "callers", "way", "requests/s", "of direct", "p50 µs", "p99 µs", "added µs"
-        );
-        for ((images, callers, place), [per_second, of_direct, p50, p99, added]) in self.medians() {
-            let name = self.names[place];
-            println!(
-                "{images:>7} {callers:>8}  {name:24} {per_second:>11.0} {of_direct:>9.3} {p50:>9.0} {p99:>9.0} {added:>10.0}"
-            );
+impl Target {
+    fn is_met(self, ratio: f64) -> bool {
+        match self {
+            Self::AtMost(most) => ratio <= most,
+            Self::AtLeast(least) => ratio >= least,
         }
     }
 
-    pub(crate) fn json(&self) -> String {
-        let row = |((images, callers, place), [per_second, of_direct, p50, p99, added]): (Key, [f64; 5])| {
-            serde_json::json!({
-                "images": images, "callers": callers, "way": self.names[place], "requests_per_second": per_second,
-                "of_direct": of_direct, "p50_us": p50, "p99_us": p99, "added_p50_us": added,
+    fn text(self) -> String {
+        match self {
+            Self::AtMost(most) => format!("≤ {most}"),
+            Self::AtLeast(least) => format!("≥ {least}"),
+        }
+    }
+}
+
+impl Report {
+    /// Adds a round of medians, in microseconds.
+    pub(crate) fn latency(&mut self, name: String, target: Option<Target>, own: &Figure, floor: Duration) {
+        let round = Round { value: micros(own.p50), reference: micros(floor), p99: own.p99 };
+        self.add(name, "p50 µs", target, round);
+    }
+
+    /// Adds a round of rows per second.
+    pub(crate) fn rate(&mut self, name: String, target: Option<Target>, own: &Figure, reference: f64) {
+        self.add(name, "rows/s", target, Round { value: own.per_second, reference, p99: own.p99 });
+    }
+
+    fn add(&mut self, name: String, unit: &'static str, target: Option<Target>, round: Round) {
+        match self.0.iter_mut().find(|line| line.name == name && line.unit == unit) {
+            Some(line) => line.rounds.push(round),
+            None => self.0.push(Line { name, unit, target, rounds: vec![round] }),
+        }
+    }
+
+    fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.0.iter().map(|line| {
+            let sorted = |value: &dyn Fn(&Round) -> f64| {
+                let mut values: Vec<f64> = line.rounds.iter().map(value).collect();
+                values.sort_unstable_by(f64::total_cmp);
+                values
+            };
+            let median = |values: Vec<f64>| values[values.len() / 2];
+            // Of each round by itself: a machine that slows down slows both.
+            let ratios = sorted(&|round| round.value / round.reference);
+            Row {
+                line,
+                value: median(sorted(&|round| round.value)),
+                reference: median(sorted(&|round| round.reference)),
+                p99_ms: median(sorted(&|round| micros(round.p99) / 1e3)),
+                ratio: [ratios[ratios.len() / 2], ratios[0], ratios[ratios.len() - 1]],
+            }
+        })
+    }
+
+    /// As Markdown.
+    pub(crate) fn table(&self) -> String {
+        let mut table =
+            "| | unit | Sconce | reference | ratio | target | p99 ms |\n|---|---|---|---|---|---|---|\n"
+                .to_owned();
+        for Row { line, value, reference, p99_ms, ratio: [ratio, least, most] } in self.rows() {
+            let target = line.target.map_or(String::new(), |target| {
+                format!("{}{}", target.text(), if target.is_met(ratio) { "" } else { ", **not met**" })
+            });
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                table,
+                "| {} | {} | {value:.0} | {reference:.0} | {ratio:.2} [{least:.2}–{most:.2}] | {target} | {p99_ms:.2} |",
+                line.name, line.unit
+            );
+        }
+        table
+    }
+
+    /// As JSON.
+    pub(crate) fn json(&self, machine: &str) -> String {
+        let row = |Row { line, value, reference, p99_ms, ratio: [ratio, least, most] }: Row<'_>| {
+            json!({
+                "name": line.name, "unit": line.unit, "value": value, "reference": reference, "ratio": ratio,
+                "ratio_min": least, "ratio_max": most, "p99_ms": p99_ms, "target": line.target.map(Target::text),
+                "met": line.target.map(|target| target.is_met(ratio)),
             })
         };
-        serde_json::Value::from(self.medians().map(row).collect::<Vec<_>>()).to_string()
+        json!({ "machine": machine, "rows": self.rows().map(row).collect::<Vec<_>>() }).to_string()
     }
 }
 
