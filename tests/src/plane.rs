@@ -197,10 +197,13 @@ impl Plane {
         let running = running.expect("it starts");
         let address = format!("https://localhost:{}", running.addresses.live.port());
         let sidecar = Sidecar { address, name: name.to_owned(), tasks, running };
-        eventually("the sidecar has an identity and its models", || async {
-            sidecar.running.readiness.is_ready()
-        })
-        .await;
+        let readiness = &sidecar.running.readiness;
+        let is_ready = eventually("the sidecar is ready", || async { readiness.is_ready() });
+        tokio::select! {
+            // What it still waits for says more than that it waits.
+            () = tokio::time::sleep(crate::PATIENCE / 2) => panic!("{name} still waits for {:?}", readiness.pending()),
+            () = is_ready => {}
+        }
         sidecar
     }
 
