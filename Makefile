@@ -26,7 +26,9 @@ clients: tools ## Install the protocol's Python clients, for the tests
 	@scripts/clients.sh
 
 test: libtorch clients ## Run every test that needs no cluster
-	@SCONCE_CLIENTS="$$(scripts/clients.sh)" cargo test --workspace --locked --tests
+	@# Most tests wait more than they compute. None is in the documentation, where rustdoc would look for them.
+	@export SCONCE_CLIENTS="$$(scripts/clients.sh)" RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((3 * $$(nproc)))}"; \
+	cargo test --workspace --locked --tests
 
 test-cluster: build ## Run the scenarios on a real Kubernetes with Istio (KUBECONFIG, else one started here, as root)
 	@cargo build --release --locked $(BINARIES) -p sconce-cluster-tests

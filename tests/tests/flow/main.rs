@@ -8,7 +8,6 @@ mod bench;
 mod buckets;
 mod clients;
 mod clouds;
-mod doors;
 mod hostile;
 mod joining;
 mod leaving;
