@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    EngineError, Module, Output, RunError, Tensor, batch,
+    EngineError, Module, Output, RunError, Tensor, Turn, batch,
     meters::Saved,
     queue::{Entry, Line},
 };
@@ -41,7 +41,7 @@ fn together(line: &Line, members: &mut Vec<Entry>, ran: &mut Ran) -> bool {
     let rows: Vec<usize> = members.iter().map(|entry| entry.rows).collect();
     let inputs: Vec<_> = members.iter().map(|entry| &entry.inputs[..]).collect();
     let joined = batch::join(signature, &inputs);
-    let Ok(outputs) = forward(line, joined, rows.iter().sum(), ran) else { return false };
+    let Ok(outputs) = forward(line, joined, None, rows.iter().sum(), ran) else { return false };
     match batch::split(&outputs, &rows) {
         Ok(parts) => {
             for (entry, part) in members.drain(..).zip(parts) {
@@ -71,20 +71,26 @@ fn apart(line: &Line, members: &mut Vec<Entry>, ran: &mut Ran) {
 }
 
 fn alone(line: &Line, entry: Entry, ran: &mut Ran) {
-    let outcome = forward(line, entry.inputs, entry.rows, ran);
+    let outcome = forward(line, entry.inputs, entry.turn.as_ref(), entry.rows, ran);
+    // Before the answer, which the next request of the sequence may follow at once.
+    drop(entry.turn);
     let _ = entry.reply.send(outcome.map_err(RunError::Engine));
 }
 
 fn forward(
     line: &Line,
     inputs: Vec<Option<Tensor>>,
+    turn: Option<&Turn>,
     rows: usize,
     ran: &mut Ran,
 ) -> Result<Vec<Output>, EngineError> {
     line.meters.ran(rows);
     let began = Instant::now();
     let module: &dyn Module = line.module.as_ref();
-    let outcome = catch_unwind(AssertUnwindSafe(|| module.forward(inputs)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| match turn {
+        Some(turn) => turn.forward(module, inputs),
+        None => module.forward(inputs),
+    }));
     let outcome = outcome.unwrap_or_else(|_| Err(EngineError::Model("it made the server panic".into())));
     if outcome.is_ok() {
         ran.observed = Some((rows, began.elapsed()));

@@ -109,7 +109,7 @@ impl Server {
         };
         let arranged = inputs::arrange(signature, named).map_err(refuse)?;
         let (deadline, priority) = (infer.deadline.unwrap_or_else(Instant::now), infer.priority);
-        let work = Work { inputs: arranged, permit, deadline, priority };
+        let work = Work { inputs: arranged, permit, deadline, priority, turn: None };
         let outputs = match self.0.runner.run(&served.queue, work).await {
             Ok(outputs) => outputs,
             Err(RunError::Withdrawn(back)) => {
