@@ -13,9 +13,12 @@ mod infer;
 mod inputs;
 mod measure;
 mod parameters;
+mod pause;
 mod raw;
 mod routed;
 mod run;
+mod sequence;
+mod sequences;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -23,8 +26,13 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use sconce_lifecycle::Stopping;
+use tokio::sync::Semaphore;
 
-pub use self::{run::Run, stack::stack};
+pub use self::{
+    run::Run,
+    sequences::{SequenceLimits, Sequences},
+    stack::stack,
+};
 use crate::models::live::Live;
 
 /// What can be set about serving.
@@ -40,8 +48,12 @@ pub struct Config {
     pub default_timeout: Duration,
     /// How long a caller may pause within a body.
     pub longest_pause: Duration,
+    /// Those that are running; whoever starts the server sees to it that idle ones end.
+    pub sequences: Sequences,
     /// Fires when callers should go elsewhere.
     pub leaving: Stopping,
+    /// Fires when what is here should be finished and nothing more be read.
+    pub stopping: Stopping,
     /// What the server calls itself in its metadata.
     pub server_name: String,
     /// Its version there.
@@ -62,6 +74,8 @@ struct Parts {
     live: Live,
     runner: Box<dyn Run>,
     ready: Ready,
+    /// As many as requests that may be here at a time.
+    places: Arc<Semaphore>,
 }
 
 impl Default for Config {
@@ -72,7 +86,9 @@ impl Default for Config {
             max_in_flight: 1024,
             default_timeout: Duration::from_secs(60),
             longest_pause: Duration::from_secs(30),
+            sequences: Sequences::default(),
             leaving: Stopping::new(),
+            stopping: Stopping::new(),
             server_name: "sconce".to_owned(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             platform: "pytorch_torchscript",

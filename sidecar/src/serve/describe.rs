@@ -1,12 +1,15 @@
 //! What the server says about itself and its models, in either protocol.
 
+use std::collections::BTreeMap;
+
 use sconce_catalog::{Datatype, Field};
 
 use super::{Server, error::ServeError, infer, inputs};
-use crate::models::live::ServedVersion;
+use crate::{engine::State, models::live::ServedVersion};
 
 /// The extensions of the protocol that are really there.
-pub(super) const EXTENSIONS: &[&str] = &["binary_tensor_data", "schedule_policy"];
+pub(super) const EXTENSIONS: &[&str] =
+    &["binary_tensor_data", "schedule_policy", "sequence", "sequence(string_id)"];
 
 /// What a caller needs to know to use a model.
 #[derive(serde::Serialize)]
@@ -16,6 +19,9 @@ pub(super) struct Description {
     pub platform: &'static str,
     pub inputs: Vec<TensorDescription>,
     pub outputs: Vec<TensorDescription>,
+    /// What the protocol has no field for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<&'static str, &'static str>,
 }
 
 /// One input or output.
@@ -49,6 +55,7 @@ impl Server {
             platform: self.0.config.platform,
             inputs: signature.inputs.iter().map(describe).collect(),
             outputs: signature.outputs.iter().map(describe).collect(),
+            properties: state(described.queue.module().state()).into_iter().collect(),
         })
     }
 
@@ -75,6 +82,15 @@ impl Server {
         };
         self.0.live.snapshot().models.keys().map(spell).collect()
     }
+}
+
+fn state(state: State) -> Option<(&'static str, &'static str)> {
+    let kept = match state {
+        State::None => return None,
+        State::Instance => "sequence",
+        State::Shared => "shared",
+    };
+    Some(("state", kept))
 }
 
 fn describe(field: &Field) -> TensorDescription {

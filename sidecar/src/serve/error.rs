@@ -38,6 +38,13 @@ pub(super) enum ServeError {
         "the parameter `{0}` belongs to an extension that this server does not have; /v2 lists those it has"
     )]
     Unsupported(String),
+    #[error("{0}")]
+    Sequence(String),
+    #[error(
+        "model `{model}`, version `{version}` has the {most} sequences that it may have at a time; end one, wait \
+         until one has been idle for {} ms, or raise SCONCE_MAX_SEQUENCES", .idle.as_millis()
+    )]
+    TooManySequences { model: String, version: String, most: usize, idle: Duration },
     #[error("Not Found")]
     UnknownPath,
     #[error("Method Not Allowed")]
@@ -95,6 +102,10 @@ impl ServeError {
             }
             Self::Malformed(_) => ("malformed", StatusCode::BAD_REQUEST, Code::InvalidArgument),
             Self::Input { .. } => ("input", StatusCode::BAD_REQUEST, Code::InvalidArgument),
+            Self::Sequence(_) => ("sequence", StatusCode::BAD_REQUEST, Code::InvalidArgument),
+            Self::TooManySequences { .. } => {
+                ("too_many_sequences", StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted)
+            }
             Self::TooLarge { .. } => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, Code::OutOfRange),
             Self::Encoding(_) => ("encoding", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
             Self::Unsupported(_) => ("unsupported", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
@@ -122,7 +133,7 @@ impl ServeError {
     fn retry(&self) -> Option<Duration> {
         match self {
             Self::Busy { retry, .. } => Some(*retry),
-            Self::Overloaded | Self::Stopping => Some(Duration::from_secs(1)),
+            Self::Overloaded | Self::Stopping | Self::TooManySequences { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -1,41 +1,39 @@
 //! The protocol over gRPC, with gRPC's own health and reflection services.
 
+mod asked;
 mod contents;
 mod health;
-
-use std::collections::HashMap;
+pub(super) mod stream;
 
 use axum::Router;
-use sconce_catalog::{Datatype, Lane};
-use sconce_identity::Principal;
+use futures::stream::BoxStream;
 use sconce_proto::{
     FILE_DESCRIPTOR_SET,
     inference::{
-        InferParameter, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
-        ModelReadyRequest, ModelReadyResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
-        ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+        ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
+        ModelReadyRequest, ModelReadyResponse, ModelStreamInferResponse, ServerLiveRequest,
+        ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
+        ServerReadyResponse,
         grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer},
-        infer_parameter::ParameterChoice,
         model_infer_response::InferOutputTensor,
         model_metadata_response::TensorMetadata,
     },
 };
 use tonic::{
-    Request, Response, Status, codec::CompressionEncoding, metadata::MetadataValue, service::Routes,
+    Request, Response, Status, Streaming, codec::CompressionEncoding, metadata::MetadataValue,
+    service::Routes,
 };
 use tonic_health::pb::health_server::HealthServer;
 
+use self::asked::Call;
 use super::{
     Server,
-    deadline::deadline,
     describe::{EXTENSIONS, TensorDescription},
     error::ServeError,
-    http::{PIN, VERSION, pinned},
-    infer::{Answer, Infer, Inputs},
+    http::VERSION,
+    infer::Answer,
     measure::{self, Measure, Protocol},
-    parameters::{self, Terms},
     raw,
-    routed::{ROUTE, Routed},
 };
 
 /// Every gRPC method.
@@ -107,6 +105,8 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
         let described = self.0.describe(&name, some(version).as_deref())?;
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let properties = described.properties.into_iter().map(owned);
         let tensors = |fields: Vec<TensorDescription>| {
             let tensor = |TensorDescription { name, datatype, shape }| TensorMetadata {
                 name,
@@ -121,7 +121,7 @@ impl GrpcInferenceService for Inference {
             platform: described.platform.to_owned(),
             inputs: tensors(described.inputs),
             outputs: tensors(described.outputs),
-            properties: HashMap::new(),
+            properties: properties.collect(),
         }))
     }
 
@@ -130,12 +130,22 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
         let mut measure = Measure::begin(Protocol::Grpc, measure::lane(request.extensions()));
-        let result = match read(request) {
+        let (metadata, extensions, message) = request.into_parts();
+        let result = match Call::read(metadata, &extensions).and_then(|call| call.ask(message)) {
             Ok(infer) => self.0.infer(infer, &mut measure).await,
             Err(error) => Err(error),
         };
         measure.ended(&result);
         Ok(write(result?))
+    }
+
+    type ModelStreamInferStream = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        Ok(Response::new(stream::answers(self.0.clone(), request)?))
     }
 }
 
@@ -144,95 +154,20 @@ fn some(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-fn read(request: Request<ModelInferRequest>) -> Result<Infer, ServeError> {
-    let lane = measure::lane(request.extensions());
-    let text = |name: &str| {
-        // Nobody asks there for what it says, so neither for what is wrong with it.
-        if lane == Lane::Shadow {
-            return Ok(None);
-        }
-        let value = request.metadata().get(name).map(|value| value.to_str()).transpose();
-        value.map_err(|_| ServeError::Malformed(format!("the metadata {name} is not text")))
-    };
-    let pin = text(PIN)?.map(str::to_owned);
-    let routed = Routed::read(text(ROUTE)?, request.extensions().get::<Principal>())?;
-    let due = request.extensions().get().copied();
-    let (metadata, _, message) = request.into_parts();
-    parameters::check(set(&message))?;
-    let Terms { priority, timeout } = Terms::read(|name| message.parameters.get(name).map(whole))?;
-    let (given, raw) = (message.inputs.len(), message.raw_input_contents.len());
-    if raw > 0 && raw != given {
-        return Err(ServeError::Malformed(format!(
-            "there are {given} inputs and {raw} raw_input_contents; send one for each input, or none"
-        )));
-    }
-    let mut raws = message.raw_input_contents.into_iter();
-    let mut inputs = Vec::with_capacity(given);
-    for input in message.inputs {
-        let named = |reason: String| ServeError::Malformed(format!("input `{}`: {reason}", input.name));
-        let datatype: Datatype = input
-            .datatype
-            .parse()
-            .map_err(|error: sconce_catalog::UnknownDatatype| named(error.to_string()))?;
-        let tensor = match (raws.next(), input.contents) {
-            (Some(_), Some(contents)) if !contents::is_empty(&contents) => {
-                Err("it has both `contents` and raw_input_contents".to_owned())
-            }
-            (Some(bytes), _) => raw::decode(datatype, &input.shape, bytes),
-            (None, contents) => contents::decode(datatype, &input.shape, contents.unwrap_or_default()),
-        };
-        let tensor = tensor.map_err(named)?;
-        inputs.push((input.name, tensor));
-    }
-    Ok(Infer {
-        model: message.model_name,
-        lane,
-        pin: pinned(some(message.model_version), pin.as_deref())?,
-        routed,
-        headers: metadata.into_headers(),
-        deadline: deadline(due, timeout)?,
-        priority,
-        id: some(message.id),
-        inputs: Inputs::Named(inputs),
-        outputs: message.outputs.into_iter().map(|output| output.name).collect(),
-    })
-}
-
-/// Every parameter that is set, wherever it stands.
-fn set(message: &ModelInferRequest) -> impl Iterator<Item = &str> {
-    let inputs = message.inputs.iter().map(|input| &input.parameters);
-    let outputs = message.outputs.iter().map(|output| &output.parameters);
-    let all = [&message.parameters].into_iter().chain(inputs).chain(outputs);
-    all.flatten().filter(|(_, value)| !is_nothing(value)).map(|(name, _)| name.as_str())
-}
-
-/// As a whole number from 0 on.
-fn whole(value: &InferParameter) -> Result<u64, ()> {
-    match value.parameter_choice {
-        None => Ok(0),
-        Some(ParameterChoice::Int64Param(number)) => u64::try_from(number).map_err(drop),
-        Some(ParameterChoice::Uint64Param(number)) => Ok(number),
-        Some(_) => Err(()),
-    }
-}
-
-/// Whether it says what it would say by being absent.
-fn is_nothing(value: &InferParameter) -> bool {
-    match &value.parameter_choice {
-        None => true,
-        Some(ParameterChoice::BoolParam(flag)) => !flag,
-        Some(ParameterChoice::Int64Param(number)) => *number == 0,
-        Some(ParameterChoice::Uint64Param(number)) => *number == 0,
-        Some(ParameterChoice::StringParam(text)) => text.is_empty(),
-        Some(ParameterChoice::DoubleParam(_)) => false,
-    }
-}
-
 fn write(answer: Answer) -> Response<ModelInferResponse> {
+    let mut response = Response::new(message(answer));
+    if let Ok(value) = MetadataValue::try_from(&response.get_ref().model_version) {
+        response.metadata_mut().insert(VERSION, value);
+    }
+    response
+}
+
+/// The answer on the wire.
+fn message(answer: Answer) -> ModelInferResponse {
     let version = answer.version.to_string();
     let mut reply = ModelInferResponse {
         model_name: answer.model,
-        model_version: version.clone(),
+        model_version: version,
         id: answer.id.unwrap_or_default(),
         ..Default::default()
     };
@@ -248,9 +183,5 @@ fn write(answer: Answer) -> Response<ModelInferResponse> {
         // Always raw: clients read nothing else reliably.
         reply.raw_output_contents.push(raw::encode(output.tensor.data));
     }
-    let mut response = Response::new(reply);
-    if let Ok(value) = MetadataValue::try_from(version) {
-        response.metadata_mut().insert(VERSION, value);
-    }
-    response
+    reply
 }

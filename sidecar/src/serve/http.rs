@@ -58,6 +58,7 @@ struct Target {
     version: Option<String>,
     routed: Option<Routed>,
     due: Option<Due>,
+    caller: Option<Principal>,
 }
 
 #[derive(serde::Deserialize)]
@@ -75,16 +76,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
             .await
             .map_err(|error| ServeError::Malformed(format!("the path cannot be read: {error}")))?;
         let (lane, due) = (measure::lane(&parts.extensions), parts.extensions.get().copied());
+        let caller = parts.extensions.get::<Principal>().cloned();
         // Nobody asks for what these say there, so neither for what is wrong with them.
         if lane == Lane::Shadow {
-            return Ok(Self { model, lane, version, routed: None, due });
+            return Ok(Self { model, lane, version, routed: None, due, caller });
         }
         let text = |name: &str| {
             let value = parts.headers.get(name).map(HeaderValue::to_str).transpose();
             value.map_err(|_| ServeError::Malformed(format!("the header {name} is not text")))
         };
-        let routed = Routed::read(text(ROUTE)?, parts.extensions.get::<Principal>())?;
-        Ok(Self { model, lane, version: pinned(version, text(PIN)?)?, routed, due })
+        let routed = Routed::read(text(ROUTE)?, caller.as_ref())?;
+        Ok(Self { model, lane, version: pinned(version, text(PIN)?)?, routed, due, caller })
     }
 }
 

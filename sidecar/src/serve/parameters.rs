@@ -5,7 +5,7 @@ use crate::engine::Priority;
 
 /// Each belongs to an extension of the protocol that is not offered, and asks for another
 /// answer than the one that would be given. Every other parameter may be ignored.
-const NOT_OFFERED: [&str; 3] = ["classification", "sequence_id", "shared_memory_region"];
+const NOT_OFFERED: [&str; 2] = ["classification", "shared_memory_region"];
 
 /// Of the schedule policy extension: 1 is the highest, and 0 leaves it to the server.
 pub(super) const PRIORITY: &str = "priority";

@@ -6,8 +6,10 @@ mod hostile;
 mod lanes;
 mod refusals;
 mod rpc;
+mod sequences;
 mod socket;
 mod sticky;
+mod streams;
 mod withdrawn;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -53,7 +55,13 @@ pub(super) struct Inline;
 impl Run for Inline {
     fn run(&self, queue: &Queue, work: Work) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
         let module = Arc::clone(queue.module());
-        Box::pin(async move { module.forward(work.inputs).map_err(RunError::Engine) })
+        Box::pin(async move {
+            let result = match &work.turn {
+                Some(turn) => turn.forward(module.as_ref(), work.inputs),
+                None => module.forward(work.inputs),
+            };
+            result.map_err(RunError::Engine)
+        })
     }
 }
 

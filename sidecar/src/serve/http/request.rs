@@ -15,6 +15,7 @@ use super::{
         infer::{Infer, Inputs},
         parameters::{self, Terms},
         raw,
+        sequence::{Sequence, Value},
     },
     JSON_LENGTH, Target, data, numbers,
 };
@@ -84,6 +85,16 @@ impl Parameter {
         }
     }
 
+    fn value(&self) -> Value<'_> {
+        match self {
+            Self::Bool(flag) => Value::Bool(*flag),
+            Self::Int(number) => u64::try_from(*number).map_or(Value::Other, Value::Whole),
+            Self::Unsigned(number) => Value::Whole(*number),
+            Self::Float(_) => Value::Other,
+            Self::Text(text) => Value::Text(text),
+        }
+    }
+
     /// Whether it says what it would say by being absent.
     fn is_nothing(&self) -> bool {
         match self {
@@ -114,16 +125,16 @@ impl Forms {
 
 /// The request in this body. One of the headers says where its JSON part ends.
 pub(super) fn read(target: Target, headers: HeaderMap, body: Bytes) -> Result<(Infer, Forms), ServeError> {
-    let Target { model, lane, version: pin, routed, due } = target;
+    let Target { model, lane, version: pin, routed, due, caller } = target;
     let json_length = headers.get(JSON_LENGTH).cloned();
-    let made = |Terms { priority, timeout }, id, inputs, outputs| {
+    let made = |Terms { priority, timeout }, sequence, id, inputs, outputs| {
         let deadline = deadline(due, timeout)?;
-        Ok(Infer { model, lane, pin, routed, headers, deadline, priority, id, inputs, outputs })
+        Ok(Infer { model, lane, pin, routed, headers, deadline, priority, sequence, id, inputs, outputs })
     };
     let json = json_length.as_ref().map_or(Ok(body.len()), |value| within(value, body.len()))?;
     if json_length.is_some() && json == 0 {
         let forms = Forms { otherwise: true, named: BTreeMap::new() };
-        return Ok((made(Terms::default(), None, Inputs::Whole(body), Vec::new())?, forms));
+        return Ok((made(Terms::default(), None, None, Inputs::Whole(body), Vec::new())?, forms));
     }
     let quoted;
     let mut read = serde_json::from_slice::<Wire<'_>>(&body[..json]);
@@ -138,10 +149,12 @@ pub(super) fn read(target: Target, headers: HeaderMap, body: Bytes) -> Result<(I
     })?;
     parameters::check(wire.parameters())?;
     let terms = Terms::read(|name| wire.parameters.get(name).map(Parameter::whole))?;
+    let sequence = |name| wire.parameters.get(name).map(Parameter::value);
+    let sequence = Sequence::read(sequence, caller.as_ref())?;
     let inputs = tensors(wire.inputs, body.slice(json..)).map_err(ServeError::Malformed)?;
     let forms = forms(&wire.parameters, &wire.outputs).map_err(ServeError::Malformed)?;
     let outputs = wire.outputs.into_iter().map(|output| output.name).collect();
-    Ok((made(terms, wire.id, Inputs::Named(inputs), outputs)?, forms))
+    Ok((made(terms, sequence, wire.id, Inputs::Named(inputs), outputs)?, forms))
 }
 
 fn within(json_length: &HeaderValue, body: usize) -> Result<usize, ServeError> {

@@ -224,7 +224,10 @@ async fn a_route_of_the_mesh_chooses_below_a_pin_and_only_for_its_own_model() {
 
 #[tokio::test]
 async fn the_server_and_its_models_describe_themselves() {
-    assert_eq!(get("/v2").await.json()["extensions"], json!(["binary_tensor_data", "schedule_policy"]));
+    assert_eq!(
+        get("/v2").await.json()["extensions"],
+        json!(["binary_tensor_data", "schedule_policy", "sequence", "sequence(string_id)"])
+    );
     assert_eq!(get("/v2/health/live").await.json()["live"], true);
     assert!(get("/v2/models").await.json()["models"].as_array().unwrap().contains(&json!("other/echo")));
     assert_eq!(
