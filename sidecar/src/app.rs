@@ -26,7 +26,7 @@ use crate::{
         progress::Progress,
         reconcile::Reconcile,
     },
-    serve,
+    serve::{self, SequenceLimits, Sequences},
 };
 
 /// Where the sidecar listens, and what must be stopped after its tasks.
@@ -113,13 +113,20 @@ pub async fn start(
         loader: loader.clone(),
         ready: Some(models_ready(&config, &readiness)),
     };
-    let serving = serve_config(&config, engine.platform(), tasks.leaving());
+    let sequences = Sequences::new(sequence_limits(&config));
+    let serving = serve::Config {
+        sequences: sequences.clone(),
+        leaving: tasks.leaving(),
+        stopping: tasks.stopping(),
+        ..serve_config(&config, engine.platform())
+    };
     let stack = serve::stack(serving, live, pool.clone(), ready_probe(&readiness, tasks.leaving()));
     let doors = doors(&config, &identity);
 
     tasks.spawn("certificates", renew);
     tasks.spawn_through_drain("identity", certified(identity.clone(), readiness.clone()));
     tasks.spawn("catalog", follow.run(tasks.stopping()));
+    tasks.spawn("sequences", sequences.expire(tasks.stopping()));
     tasks.spawn("reconcile", reconcile.run(tasks.stopping()));
     for (lane, listener) in lanes {
         let stack = stack.clone().layer(Extension(lane));
@@ -187,7 +194,7 @@ fn doors(config: &Config, identity: &Identity) -> Doors {
     }
 }
 
-fn serve_config(config: &Config, platform: &'static str, leaving: Stopping) -> serve::Config {
+fn serve_config(config: &Config, platform: &'static str) -> serve::Config {
     serve::Config {
         namespace: config.namespace.clone(),
         max_body_bytes: config.max_body_bytes,
@@ -195,9 +202,13 @@ fn serve_config(config: &Config, platform: &'static str, leaving: Stopping) -> s
         logs: sconce_telemetry::logs(),
         default_timeout: config.default_timeout,
         platform,
-        leaving,
         ..serve::Config::default()
     }
+}
+
+fn sequence_limits(config: &Config) -> SequenceLimits {
+    let (most, idle, waiting) = (config.max_sequences, config.sequence_idle, config.queue_size);
+    SequenceLimits { most, idle, waiting }
 }
 
 fn limits(config: &Config) -> Limits {

@@ -60,6 +60,10 @@ pub struct Config {
     pub max_batch_rows: usize,
     /// `SCONCE_BATCH_TARGET_MS`: how long a batch should run at most; default: as long as it takes.
     pub batch_target: Option<Duration>,
+    /// `SCONCE_MAX_SEQUENCES`: sequences of one version at a time; default 1,024.
+    pub max_sequences: usize,
+    /// `SCONCE_SEQUENCE_IDLE_MS`: how long a sequence may be idle; default 60,000.
+    pub sequence_idle: Duration,
     /// `SCONCE_DEFAULT_TIMEOUT_MS`: how long a request may take that does not say; default 60,000.
     pub default_timeout: Duration,
     /// `SCONCE_MAX_BODY_BYTES`: the largest request; default 64 MiB.
@@ -153,6 +157,8 @@ impl Config {
             batch_target: read
                 .text("SCONCE_BATCH_TARGET_MS")
                 .map(|_| read.millis("SCONCE_BATCH_TARGET_MS", 1)),
+            max_sequences: read.count("SCONCE_MAX_SEQUENCES", 1024, "sequences"),
+            sequence_idle: read.millis("SCONCE_SEQUENCE_IDLE_MS", 60_000),
             default_timeout: read.millis("SCONCE_DEFAULT_TIMEOUT_MS", 60_000),
             max_body_bytes: read.count("SCONCE_MAX_BODY_BYTES", 64 << 20, "bytes"),
             wait_for_models: read.or("SCONCE_WAIT_FOR_MODELS", true, "true or false"),
@@ -329,6 +335,8 @@ mod tests {
             ("SCONCE_INTRA_OP_THREADS", "two"),
             ("SCONCE_BATCH_TARGET_MS", "0.5"),
             ("SCONCE_DEFAULT_TIMEOUT_MS", "0"),
+            ("SCONCE_MAX_SEQUENCES", "0"),
+            ("SCONCE_SEQUENCE_IDLE_MS", "never"),
             ("SCONCE_CONTROL_PLANE", "http://plain:1"),
             ("SCONCE_IDENTITY", "spire"),
         ];

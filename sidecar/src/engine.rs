@@ -6,6 +6,7 @@
 
 mod batch;
 mod estimate;
+pub mod instance;
 mod loader;
 mod meters;
 mod pool;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use sconce_catalog::{Datatype, Signature};
 
 pub use self::{
+    instance::{Instance, Turn},
     loader::Loader,
     pool::Pool,
     queue::Queue,
@@ -51,19 +53,38 @@ pub trait Engine: Send + Sync + 'static {
     fn release_memory(&self);
 }
 
-/// A loaded model. One is shared by all requests.
+/// A loaded model, shared by all requests, or an instance of one.
 pub trait Module: Send + Sync + 'static {
     /// Inputs in the order [`forward`](Module::forward) wants them.
     fn signature(&self) -> &Signature;
 
-    /// Whether it changes itself when it runs: then it runs one request at a time, and its rows are
-    /// not independent, whatever anybody declares.
+    /// What running it changes.
+    fn state(&self) -> State {
+        State::None
+    }
+
+    /// Whether it keeps anything from one run to the next: then its rows are not independent,
+    /// whatever anybody declares.
     fn is_stateful(&self) -> bool {
-        false
+        self.state() != State::None
+    }
+
+    /// The same model with a state of its own, which is the one that the model was loaded with. Each
+    /// run of the instance changes that state, and no other's.
+    ///
+    /// Costs memory for what running it changes, and the time to copy that.
+    ///
+    /// # Errors
+    /// Where its state is not [`State::Instance`], or there is no memory for it.
+    fn instance(&self) -> Result<Arc<dyn Module>, EngineError> {
+        Err(EngineError::Model("it has no state that an instance could have for itself".to_owned()))
     }
 
     /// Runs the model on inputs in the order of [`signature`](Module::signature);
     /// `None` stands for an optional input that was left out.
+    ///
+    /// A model with [instances](Module::instance) begins each time as it was loaded; an instance goes
+    /// on from its last run.
     ///
     /// # Errors
     /// Where the inputs do not suit the model or its code fails on them.
@@ -84,6 +105,17 @@ pub trait Module: Send + Sync + 'static {
         phases.infer += began.elapsed();
         outcome
     }
+}
+
+/// What running a model changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing.
+    None,
+    /// The instance that runs. Others know nothing of it.
+    Instance,
+    /// Something that all instances would share: one run at a time, and one state for all callers.
+    Shared,
 }
 
 /// A tensor as it travels: row-major, little-endian, dense.

@@ -16,10 +16,13 @@ mod inputs;
 mod measure;
 mod model_config;
 mod parameters;
+mod pause;
 mod raw;
 mod repository;
 mod routed;
 mod run;
+mod sequence;
+mod sequences;
 mod settings;
 mod shared_memory;
 mod stack;
@@ -31,9 +34,14 @@ use std::{sync::Arc, time::Duration};
 
 use sconce_lifecycle::Stopping;
 use sconce_telemetry::Logs;
+use tokio::sync::Semaphore;
 
 use self::shared_memory::Regions;
-pub use self::{run::Run, stack::stack};
+pub use self::{
+    run::Run,
+    sequences::{SequenceLimits, Sequences},
+    stack::stack,
+};
 use crate::{engine::Limits, models::live::Live};
 
 /// What can be set about serving.
@@ -51,10 +59,14 @@ pub struct Config {
     pub default_timeout: Duration,
     /// How long a caller may pause within a body.
     pub longest_pause: Duration,
+    /// Those that are running; whoever starts the server sees to it that idle ones end.
+    pub sequences: Sequences,
     /// Fires when callers should go elsewhere.
     pub leaving: Stopping,
     /// The filter of the process's logs, where it has one.
     pub logs: Option<&'static Logs>,
+    /// Fires when what is here should be finished and nothing more be read.
+    pub stopping: Stopping,
     /// What the server calls itself in its metadata.
     pub server_name: String,
     /// Its version there.
@@ -76,6 +88,8 @@ struct Parts {
     runner: Box<dyn Run>,
     regions: Regions,
     ready: Ready,
+    /// As many as requests that may be here at a time.
+    places: Arc<Semaphore>,
 }
 
 impl Default for Config {
@@ -87,8 +101,10 @@ impl Default for Config {
             limits: Limits { runs: 1, queue: 256, batch_rows: 32, batch_target: None },
             default_timeout: Duration::from_secs(60),
             longest_pause: Duration::from_secs(30),
+            sequences: Sequences::default(),
             leaving: Stopping::new(),
             logs: None,
+            stopping: Stopping::new(),
             server_name: "sconce".to_owned(),
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
             platform: "pytorch_torchscript",

@@ -222,6 +222,42 @@ class Simple(nn.Module):
         return INPUT0 + INPUT1, INPUT0 - INPUT1
 
 
+class Streaming(nn.Module):
+    """As models of speech are written: a cache of the last frames, a recurrent state, and what was heard so far.
+
+    Its weights are most of it, and never change.
+    """
+
+    heard: List[Tensor]
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.cell, self.head = nn.Conv1d(8, 64, 3), nn.GRUCell(64, 64), nn.Linear(64, 4)
+        self.register_buffer("cache", torch.zeros(1, 8, 2))
+        self.register_buffer("hidden", torch.zeros(1, 64))
+        # A view: what is written to the ring is read from here.
+        self.register_buffer("ring", torch.zeros(4, 4))
+        self.register_buffer("latest", self.ring[0])
+        self.frames = 0
+        self.heard = []
+
+    def forward(self, x: Tensor) -> Dict[str, Tensor]:
+        together = torch.cat([self.cache, x], 2)
+        self.cache = together[:, :, -2:]
+        for step in self.conv(together).relu().unbind(2):
+            self.hidden = self.cell(step, self.hidden)
+        scores = self.head(self.hidden)
+        self.ring.copy_(self.ring.roll(1, 0))
+        self.ring[0] = scores[0]
+        self.frames += x.size(2)
+        self.heard.append(scores)
+        return {
+            "scores": self.latest.unsqueeze(0).clone(),
+            "mean": torch.cat(self.heard).mean(0, keepdim=True),
+            "frames": torch.tensor([self.frames]),
+        }
+
+
 class Keeper(nn.Module):
     """What the modules below have to change, or not to."""
 
@@ -306,6 +342,42 @@ class ThroughPart(nn.Module):
         for part in self.parts:
             x = part(x)
         return x
+
+
+class ThroughShared(nn.Module):
+    """Puts one attribute in the place of another, and writes to that."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(4))
+        self.register_buffer("other", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.other = self.weight
+        self.other.add_(x)
+        return self.weight
+
+
+class ThroughAlias(nn.Module):
+    """Writes to a buffer of which another is a view."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("whole", torch.zeros(2, 4))
+        self.register_buffer("part", self.whole[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.whole.add_(x)
+        return self.part
+
+
+class Constant(nn.Module):
+    """Traced, the tensor that it makes is a part of its code, and written to by every call."""
+
+    def forward(self, x):
+        total = torch.tensor([0.0, 0.0, 0.0, 0.0])
+        total += x
+        return total
 
 
 class OwnList(Keeper):
@@ -398,8 +470,10 @@ def main():
     save("unsendable", Unsendable())
     save("strange", Strange())
     for module in [ThroughIf, ThroughLoop, ThroughList, ThroughView, ThroughDict, ThroughFork, ThroughDropout,
-                   ThroughStatistics, ThroughNumbers, ThroughPart]:
+                   ThroughStatistics, ThroughNumbers, ThroughPart, ThroughShared, ThroughAlias]:
         save(f"state/changes_{module.__name__.lower()}", module())
+    save("state/shares_constant", torch.jit.trace(Constant(), torch.ones(4), check_trace=False))
+    save("streaming", Streaming().eval(), [field("x", "FP32", 1, 8, -1)])
     for module in [OwnList, OnlyInTraining, Statistics, Mask]:
         save(f"state/keeps_{module.__name__.lower()}", module())
     save("simple", Simple(), [field("INPUT0", "INT32", 1, 16), field("INPUT1", "INT32", 1, 16)],

@@ -2,10 +2,18 @@
 //! else is served on, and memory stays where it was.
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::Request;
-use sconce_proto::v1::VersionState;
-use sconce_tests::{Client, Plane, Sidecar, archives, digits, image};
+use sconce_proto::{
+    inference::{
+        InferParameter, ModelInferRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
+        infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
+    },
+    v1::VersionState,
+};
+use sconce_tests::{Client, Plane, Sidecar, archives, digits, image, repository};
 use tokio::sync::Mutex;
+use tonic::transport::Channel;
 
 const LIMIT: usize = 1 << 20;
 /// What caches and allocators may keep, whatever was asked.
@@ -136,4 +144,61 @@ async fn hostile_archives_leave_memory_where_it_was() {
     let grown = resident().saturating_sub(before);
     assert!(grown < SLACK, "{grown} bytes more after 100 hostile archives");
     plane.stop().await;
+}
+
+/// One request for each of a thousand sequences, all on one stream.
+async fn each_of_a_thousand(client: &GrpcInferenceServiceClient<Channel>, start: bool, end: bool) {
+    let request = move |id: i64| {
+        let input = InferInputTensor {
+            name: "x".into(),
+            datatype: "FP32".into(),
+            shape: vec![1, 8, 3],
+            ..Default::default()
+        };
+        let set = [
+            ("sequence_id", ParameterChoice::Int64Param(id)),
+            ("sequence_start", ParameterChoice::BoolParam(start)),
+            ("sequence_end", ParameterChoice::BoolParam(end)),
+        ];
+        let parameters =
+            set.map(|(name, value)| (name.to_owned(), InferParameter { parameter_choice: Some(value) }));
+        ModelInferRequest {
+            model_name: "streaming".into(),
+            inputs: vec![input],
+            raw_input_contents: vec![vec![1; 96].into()],
+            parameters: parameters.into(),
+            ..Default::default()
+        }
+    };
+    let asked = futures::stream::iter((1..=1_000).map(request));
+    let answers = client.clone().model_stream_infer(asked).await.expect("it begins").into_inner();
+    let answered = answers.map(|answer| answer.expect("the stream goes on").error_message);
+    assert!(answered.collect::<Vec<_>>().await.iter().eq(&vec![""; 1_000]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_sequences_cost_what_they_change_and_leave_nothing() {
+    let _alone = ALONE.lock().await;
+    let mut plane = Plane::start().await;
+    let sidecar = plane.sidecar("sequences", &[]).await;
+    let file = repository().join("tests/models/streaming.pt");
+    plane.push(&file, "streaming", "1", &[]).await.expect("pushed");
+    plane.stands(&sidecar, "streaming", "1", VersionState::Ready).await;
+    let client = plane.channel_to(&sidecar.address, Some("/ns/default/sa/app"));
+    let client = GrpcInferenceServiceClient::new(client);
+    each_of_a_thousand(&client, true, true).await;
+    let before = resident();
+    each_of_a_thousand(&client, true, false).await;
+    each_of_a_thousand(&client, false, false).await;
+    let open = resident().saturating_sub(before);
+    // A thousand copies of its file would be 118 MB.
+    assert!(open < SLACK, "{open} bytes for a thousand sequences");
+    each_of_a_thousand(&client, false, true).await;
+    for _ in 0..5 {
+        each_of_a_thousand(&client, true, true).await;
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < SLACK, "{grown} bytes more after 6,000 sequences");
+    plane.stop().await;
+    sidecar.stop().await;
 }

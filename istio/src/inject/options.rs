@@ -32,6 +32,8 @@ pub(super) struct Options {
     pub(super) queue_size: Option<u64>,
     pub(super) max_batch_rows: Option<u64>,
     pub(super) batch_target_ms: Option<u64>,
+    pub(super) max_sequences: Option<u64>,
+    pub(super) sequence_idle_ms: Option<u64>,
     pub(super) default_timeout_ms: Option<u64>,
     pub(super) max_body_bytes: Option<u64>,
 }
@@ -154,6 +156,14 @@ pub const KEYS: &[Key] = &[
         options.batch_target_ms = Some(positive(text)?);
         Some(())
     }),
+    key("max-sequences", "a number of sequences, at least 1", |options, text| {
+        options.max_sequences = Some(positive(text)?);
+        Some(())
+    }),
+    key("sequence-idle-ms", "a number of milliseconds, at least 1", |options, text| {
+        options.sequence_idle_ms = Some(positive(text)?);
+        Some(())
+    }),
     key("default-timeout-ms", "a number of milliseconds, at least 1", |options, text| {
         options.default_timeout_ms = Some(positive(text)?);
         Some(())
@@ -192,6 +202,8 @@ impl Default for Options {
             queue_size: None,
             max_batch_rows: None,
             batch_target_ms: None,
+            max_sequences: None,
+            sequence_idle_ms: None,
             default_timeout_ms: None,
             max_body_bytes: None,
         }

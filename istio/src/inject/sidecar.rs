@@ -152,6 +152,8 @@ fn said(options: &Options, setting: &Setting<'_>) -> Vec<(&'static str, String)>
         ("SCONCE_QUEUE_SIZE", number(options.queue_size)),
         ("SCONCE_MAX_BATCH_ROWS", number(options.max_batch_rows)),
         ("SCONCE_BATCH_TARGET_MS", number(options.batch_target_ms)),
+        ("SCONCE_MAX_SEQUENCES", number(options.max_sequences)),
+        ("SCONCE_SEQUENCE_IDLE_MS", number(options.sequence_idle_ms)),
         ("SCONCE_DEFAULT_TIMEOUT_MS", number(options.default_timeout_ms)),
         ("SCONCE_MAX_BODY_BYTES", number(options.max_body_bytes)),
     ];

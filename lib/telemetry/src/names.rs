@@ -27,6 +27,12 @@ pub const SAVED_ROWS: &str = "sconce_saved_rows_total";
 /// Batches that failed, or whose outputs could not be cut apart, by `model` and `version`: their
 /// members ran one by one.
 pub const BATCHES_TAKEN_APART: &str = "sconce_batches_taken_apart_total";
+/// Sequences that are running, by `model` and `version`.
+pub const SEQUENCES: &str = "sconce_sequences";
+/// Sequences that are over, by `model`, `version` and `reason`: `ended` by their caller, `expired`
+/// when nobody had asked for them for too long, `restarted` by their caller, or `refused` before
+/// their first request ran.
+pub const SEQUENCES_ENDED: &str = "sconce_sequences_ended_total";
 /// Versions by `state` on this sidecar.
 pub const VERSIONS: &str = "sconce_versions";
 /// Versions rejected, by `model` and `version`.
@@ -78,6 +84,8 @@ pub(crate) fn describe() {
     describe_histogram!(BATCH_ROWS, "Rows of a run");
     describe_counter!(SAVED_ROWS, "Rows that left a queue without having run");
     describe_counter!(BATCHES_TAKEN_APART, "Batches whose members had to run one by one");
+    describe_gauge!(SEQUENCES, "Sequences that are running");
+    describe_counter!(SEQUENCES_ENDED, "Sequences that are over");
     describe_gauge!(VERSIONS, "Versions by state");
     describe_counter!(REJECTIONS, "Versions rejected");
     describe_counter!(SWAPS, "Model sets published");

@@ -29,6 +29,7 @@ pub struct Loader {
 enum Job {
     Load { file: PathBuf, declared: Signature, reply: oneshot::Sender<Result<Arc<dyn Module>, EngineError>> },
     Free(Box<dyn Any + Send>),
+    Drop(Box<dyn Any + Send>),
 }
 
 /// Address space, of which only what is used costs memory.
@@ -61,9 +62,14 @@ impl Loader {
         answer.await.unwrap_or_else(|_| Err(EngineError::Load("the server is stopping".into())))
     }
 
-    /// Drops something large here instead of where it is.
+    /// Drops something large here instead of where it is, and hands its memory back.
     pub fn free(&self, garbage: Box<dyn Any + Send>) {
         self.send(Job::Free(garbage));
+    }
+
+    /// Drops something here instead of where it is. Its memory stays with the process.
+    pub fn drop_here(&self, garbage: Box<dyn Any + Send>) {
+        self.send(Job::Drop(garbage));
     }
 
     /// Finishes what is queued and ends the thread.
@@ -90,6 +96,7 @@ fn work(engine: &dyn Engine, jobs: &Receiver<Job>) {
                 drop(garbage);
                 engine.release_memory();
             }
+            Job::Drop(garbage) => drop(garbage),
             // The caller has gone: nobody would own the model.
             Job::Load { reply, .. } if reply.is_closed() => {}
             Job::Load { file, declared, reply } => {

@@ -13,7 +13,7 @@ use sconce_catalog::Batching;
 use tokio::sync::oneshot;
 
 use super::{
-    Module, Output, Permit, Priority, RunError, Statistics, Tensor, Work, batch, estimate::Estimate,
+    Module, Output, Permit, Priority, RunError, Statistics, Tensor, Turn, Work, batch, estimate::Estimate,
     meters::Meters,
 };
 
@@ -67,6 +67,7 @@ pub(super) struct Entry {
     pub(super) rows: usize,
     /// Whether its rows may be joined with others.
     pub(super) joins: bool,
+    pub(super) turn: Option<Turn>,
     pub(super) reply: Reply,
 }
 
@@ -142,10 +143,10 @@ impl Line {
 
     /// A request that wants into this queue.
     pub(super) fn entry(&self, work: Work, queued: Instant, reply: Reply) -> (Priority, Entry) {
-        let Work { inputs, permit, deadline, priority } = work;
+        let Work { inputs, permit, deadline, priority, turn } = work;
         let rows = if self.batches() { batch::rows(self.module.signature(), &inputs) } else { None };
         let (joins, rows) = (rows.is_some(), rows.unwrap_or(1));
-        (priority, Entry { inputs, permit, deadline, queued, rows, joins, reply })
+        (priority, Entry { inputs, permit, deadline, queued, rows, joins, turn, reply })
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    EngineError, Module, Output, Phases, RunError, Tensor, batch,
+    EngineError, Module, Output, Phases, RunError, Tensor, Turn, batch,
     meters::Saved,
     queue::{Entry, Line},
 };
@@ -43,7 +43,7 @@ fn together(line: &Line, members: &mut Vec<Entry>, ran: &mut Ran) -> bool {
     let joined = batch::join(signature, &inputs);
     phases.input += began.elapsed();
     let all = rows.iter().sum();
-    let Ok(outputs) = forward(line, joined, all, ran, &mut phases) else { return false };
+    let Ok(outputs) = forward(line, joined, None, all, ran, &mut phases) else { return false };
     let splitting = Instant::now();
     match batch::split(&outputs, &rows) {
         Ok(parts) => {
@@ -80,7 +80,10 @@ fn apart(line: &Line, members: &mut Vec<Entry>, ran: &mut Ran) {
 fn alone(line: &Line, mut entry: Entry, ran: &mut Ran) {
     let (began, mut phases) = (Instant::now(), Phases::default());
     let inputs = std::mem::take(&mut entry.inputs);
-    match forward(line, inputs, entry.rows, ran, &mut phases) {
+    let outcome = forward(line, inputs, entry.turn.as_ref(), entry.rows, ran, &mut phases);
+    // Before the answer, which the next request of the sequence may follow at once.
+    drop(entry.turn.take());
+    match outcome {
         Ok(outputs) => {
             line.meters.tallies.ran(entry.rows, &phases);
             answer(line, entry, began, &phases, outputs);
@@ -106,6 +109,7 @@ fn answer(line: &Line, entry: Entry, began: Instant, phases: &Phases, outputs: V
 fn forward(
     line: &Line,
     inputs: Vec<Option<Tensor>>,
+    turn: Option<&Turn>,
     rows: usize,
     ran: &mut Ran,
     phases: &mut Phases,
@@ -113,7 +117,10 @@ fn forward(
     line.meters.ran(rows);
     let began = Instant::now();
     let module: &dyn Module = line.module.as_ref();
-    let outcome = catch_unwind(AssertUnwindSafe(|| module.forward_timed(inputs, phases)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| match turn {
+        Some(turn) => turn.forward(module, inputs, phases),
+        None => module.forward_timed(inputs, phases),
+    }));
     let outcome = outcome.unwrap_or_else(|_| Err(EngineError::Model("it made the server panic".into())));
     if outcome.is_ok() {
         ran.observed = Some((rows, began.elapsed()));

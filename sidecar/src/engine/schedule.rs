@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    Priority, RunError, batch,
+    Priority, RunError, State, batch,
     meters::Saved,
     queue::{Entry, Line, Place, Waiting},
 };
@@ -53,9 +53,9 @@ pub(super) struct Turn {
     charged: f64,
 }
 
-/// A request was not taken in.
+/// A request was not taken in. Boxed: most are, and what is large is copied at every step.
 pub(super) struct Refused {
-    pub(super) entry: Entry,
+    pub(super) entry: Box<Entry>,
     pub(super) error: RunError,
 }
 
@@ -92,18 +92,21 @@ impl Schedule {
         // With nothing before it, it is tried: its turn is now.
         if left.is_zero() || !wait.is_zero() && run > left {
             line.meters.saved(Saved::Late, entry.rows);
-            return Err(Refused { entry, error: RunError::Late });
+            return Err(Refused { entry: Box::new(entry), error: RunError::Late });
         } else if !wait.is_zero() && needed > left {
             // By then what waits now has become so much less, if nobody else comes.
-            return Err(Refused { entry, error: RunError::Overloaded { retry: needed - left } });
+            return Err(Refused {
+                entry: Box::new(entry),
+                error: RunError::Overloaded { retry: needed - left },
+            });
         } else if full && !waiting.yields_to(priority) {
             // Once half of it is gone there is room again, and not for one request alone.
-            return Err(Refused { entry, error: RunError::Overloaded { retry: wait / 2 } });
+            return Err(Refused { entry: Box::new(entry), error: RunError::Overloaded { retry: wait / 2 } });
         }
         let displaced = if full { waiting.take_last() } else { None };
         let displaced = displaced.map(|entry| {
             line.meters.saved(Saved::Displaced, entry.rows);
-            Refused { entry, error: RunError::Overloaded { retry: wait / 2 } }
+            Refused { entry: Box::new(entry), error: RunError::Overloaded { retry: wait / 2 } }
         });
         if waiting.is_empty() && waiting.running == 0 {
             waiting.used = waiting.used.max(self.clock);
@@ -179,7 +182,7 @@ impl Schedule {
 
     /// Runs of this version that may be going on at once.
     fn at_once(&self, line: &Line) -> usize {
-        if line.module.is_stateful() { 1 } else { self.limits.runs }
+        if line.module.state() == State::Shared { 1 } else { self.limits.runs }
     }
 
     fn may_run(&self, line: &Line, waiting: &Waiting) -> bool {

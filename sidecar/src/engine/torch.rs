@@ -23,7 +23,7 @@ use self::{
     ffi::{Failure, Item, Outcome, RawHandle},
     reason::reason,
 };
-use super::{Data, Engine, EngineError, Module, Output, Phases, Tensor};
+use super::{Data, Engine, EngineError, Module, Output, Phases, State, Tensor};
 
 /// libtorch, ready to load models.
 #[derive(Debug)]
@@ -32,15 +32,21 @@ pub struct TorchEngine {
     intra_op: i32,
 }
 
-/// One loaded module.
+/// One loaded module, or an instance of it.
 struct TorchModule {
     handle: RawHandle,
+    known: Arc<Known>,
+    /// `Some` for a module that is changed when it runs: two threads in it at once would corrupt
+    /// memory. Instances are such, and what cannot be copied.
+    turn: Option<Mutex<()>>,
+}
+
+/// What a module and its instances have in common.
+struct Known {
     signature: Signature,
     /// Which input goes to which argument of `forward`.
     places: Vec<Option<usize>>,
-    /// `Some` for a module that changes itself when it runs: two threads in it at once
-    /// would corrupt memory, so they take turns.
-    turn: Option<Mutex<()>>,
+    state: State,
 }
 
 impl TorchEngine {
@@ -87,11 +93,17 @@ impl Engine for TorchEngine {
         let handle = RawHandle::load(file).map_err(|error| EngineError::Load(reason(&error)))?;
         let schema = handle.schema().map_err(|error| EngineError::Load(reason(&error)))?;
         let places = schema::places(&schema, declared).map_err(EngineError::Load)?;
-        let turn = handle.is_stateful().then(|| Mutex::new(()));
-        if turn.is_some() {
-            tracing::debug!(file = %file.display(), "the model changes itself, so its requests take turns");
+        let state = handle.state();
+        if state == State::Shared {
+            tracing::warn!(
+                file = %file.display(),
+                "the model changes what its copies would share, such as a constant of its code, so it has one \
+                 state for all its callers, who take turns; make it a buffer for a state by sequence"
+            );
         }
-        Ok(Arc::new(TorchModule { handle, signature: declared.clone(), places, turn }))
+        let turn = (state == State::Shared).then(Mutex::default);
+        let known = Arc::new(Known { signature: declared.clone(), places, state });
+        Ok(Arc::new(TorchModule { handle, known, turn }))
     }
 
     fn release_memory(&self) {
@@ -99,26 +111,10 @@ impl Engine for TorchEngine {
     }
 }
 
-impl Module for TorchModule {
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn is_stateful(&self) -> bool {
-        self.turn.is_some()
-    }
-
-    fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
-        self.forward_timed(inputs, &mut Phases::default())
-    }
-
-    fn forward_timed(
-        &self,
-        inputs: Vec<Option<Tensor>>,
-        phases: &mut Phases,
-    ) -> Result<Vec<Output>, EngineError> {
+impl TorchModule {
+    fn run(&self, inputs: &[Option<Tensor>], phases: &mut Phases) -> Result<Vec<Output>, EngineError> {
         let began = Instant::now();
-        let prepared = marshal::prepare(&self.signature, &self.places, &inputs)?;
+        let prepared = marshal::prepare(&self.known.signature, &self.known.places, inputs)?;
         // A panic inside leaves nothing half done on our side of the lock.
         let turn = self.turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
         let running = Instant::now();
@@ -134,6 +130,44 @@ impl Module for TorchModule {
         phases.infer += ran - running;
         phases.output += ran.elapsed();
         outputs
+    }
+
+    fn copy(&self) -> Result<Self, EngineError> {
+        let handle = self.handle.copy().map_err(|error| EngineError::Model(reason(&error)))?;
+        Ok(Self { handle, known: Arc::clone(&self.known), turn: Some(Mutex::default()) })
+    }
+}
+
+impl Module for TorchModule {
+    fn signature(&self) -> &Signature {
+        &self.known.signature
+    }
+
+    fn state(&self) -> State {
+        self.known.state
+    }
+
+    fn instance(&self) -> Result<Arc<dyn Module>, EngineError> {
+        Ok(Arc::new(self.copy()?))
+    }
+
+    fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
+        self.forward_timed(inputs, &mut Phases::default())
+    }
+
+    fn forward_timed(
+        &self,
+        inputs: Vec<Option<Tensor>>,
+        phases: &mut Phases,
+    ) -> Result<Vec<Output>, EngineError> {
+        // Only its instances run, so that each begins as the model was loaded.
+        if self.known.state == State::Instance && self.turn.is_none() {
+            let began = Instant::now();
+            let copy = self.copy()?;
+            phases.input += began.elapsed();
+            return copy.run(&inputs, phases);
+        }
+        self.run(&inputs, phases)
     }
 }
 
@@ -188,15 +222,15 @@ fn output(outcome: &Arc<Outcome>, at: usize) -> Result<Output, EngineError> {
 mod tests {
     use super::*;
 
-    /// Whether each model in a folder changes itself, by its name.
-    fn judged(folder: &str) -> Vec<(String, bool)> {
+    /// What running each model in a folder changes, by its name.
+    fn judged(folder: &str) -> Vec<(String, State)> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models").join(folder);
         let files = std::fs::read_dir(folder).expect("the models are there");
         let files = files.map(|file| file.expect("readable").path());
         let judge = |file: std::path::PathBuf| {
             let name = file.file_stem().expect("a name").to_string_lossy().into_owned();
             let handle = RawHandle::load(&file).unwrap_or_else(|error| panic!("{name}: {error}"));
-            (name, handle.is_stateful())
+            (name, handle.state())
         };
         files.filter(|file| file.extension().is_some_and(|extension| extension == "pt")).map(judge).collect()
     }
@@ -205,15 +239,21 @@ mod tests {
     fn a_model_that_changes_itself_is_found_out_whichever_way_it_takes() {
         let judged = judged("state");
         assert!(judged.len() > 10);
-        for (name, stateful) in judged {
-            assert_eq!(stateful, name.starts_with("changes_"), "{name}");
+        for (name, state) in judged {
+            let expected = match name.split_once('_').map(|(kind, _)| kind) {
+                Some("changes") => State::Instance,
+                Some("shares") => State::Shared,
+                _ => State::None,
+            };
+            assert_eq!(state, expected, "{name}");
         }
     }
 
     #[test]
     fn a_model_that_only_writes_to_what_it_made_does_not_wait() {
-        for (name, stateful) in judged("") {
-            assert_eq!(stateful, name == "counter" || name == "accumulate", "{name}");
+        for (name, state) in judged("") {
+            let keeps = ["counter", "accumulate", "streaming"].contains(&name.as_str());
+            assert_eq!(state != State::None, keeps, "{name}");
         }
     }
 }

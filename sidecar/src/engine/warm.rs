@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sconce_catalog::{Batching, Datatype, Field, Kind, Shape, Signature};
 
-use super::{EngineError, Module, Output, Phases, Tensor};
+use super::{EngineError, Module, Output, Phases, State, Tensor};
 
 /// Runs of each size: the first compiles, the second finds what the first left over.
 const RUNS: usize = 2;
@@ -26,7 +26,7 @@ const SIZES: [u64; 3] = [1, 2, 32];
 pub(super) fn warm(module: Arc<dyn Module>) -> Result<Arc<dyn Module>, EngineError> {
     let signature = module.signature().clone();
     let names = signature.outputs.iter().map(|field| field.name.as_str().into()).collect();
-    let named = Named { module, names, signature };
+    let named = Named { module, names, signature: Arc::new(signature) };
     if sample::inputs(&named.signature, SIZES[0]).is_none() {
         tracing::debug!("not warmed: the model does not declare the shapes and datatypes of its inputs");
         return Ok(Arc::new(named));
@@ -45,7 +45,10 @@ pub(super) fn warm(module: Arc<dyn Module>) -> Result<Arc<dyn Module>, EngineErr
     }
     let outputs = complete(&named.signature, learn(&one, two.as_deref()))?;
     let batching = batching(&named);
-    Ok(Arc::new(Named { signature: Signature { outputs, batching, ..named.signature.clone() }, ..named }))
+    Ok(Arc::new(Named {
+        signature: Arc::new(Signature { outputs, batching, ..(*named.signature).clone() }),
+        ..named
+    }))
 }
 
 /// What is declared, unless a trial shows that it is not so: callers would get each other's numbers.
@@ -141,8 +144,8 @@ fn complete(signature: &Signature, found: Vec<Field>) -> Result<Vec<Field>, Engi
 /// A model whose outputs have the names that its pusher gave them, where its code gives none.
 struct Named {
     module: Arc<dyn Module>,
-    names: Vec<Arc<str>>,
-    signature: Signature,
+    names: Arc<[Arc<str>]>,
+    signature: Arc<Signature>,
 }
 
 impl Module for Named {
@@ -150,8 +153,13 @@ impl Module for Named {
         &self.signature
     }
 
-    fn is_stateful(&self) -> bool {
-        self.module.is_stateful()
+    fn state(&self) -> State {
+        self.module.state()
+    }
+
+    fn instance(&self) -> Result<Arc<dyn Module>, EngineError> {
+        let (names, signature) = (Arc::clone(&self.names), Arc::clone(&self.signature));
+        Ok(Arc::new(Self { module: self.module.instance()?, names, signature }))
     }
 
     fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
@@ -166,7 +174,7 @@ impl Module for Named {
         let mut outputs = self.module.forward_timed(inputs, phases)?;
         let nameless = outputs.iter().all(|output| output.name.starts_with("OUTPUT__"));
         if nameless && outputs.len() == self.names.len() {
-            for (output, name) in outputs.iter_mut().zip(&self.names) {
+            for (output, name) in outputs.iter_mut().zip(&*self.names) {
                 output.name = Arc::clone(name);
             }
         }

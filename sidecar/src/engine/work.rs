@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{EngineError, Tensor};
+use super::{EngineError, Tensor, Turn};
 
 /// What is to be run, and on what terms.
 #[derive(Debug)]
@@ -21,6 +21,9 @@ pub struct Work {
     pub deadline: Instant,
     /// Who goes first.
     pub priority: Priority,
+    /// Of a sequence: what it runs on instead of the model itself. Over when it has run, or when it is
+    /// known that it will not.
+    pub turn: Option<Turn>,
 }
 
 /// Whose turn it is among the requests that wait for one version: the smaller number's.

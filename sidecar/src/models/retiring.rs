@@ -8,17 +8,23 @@ use std::sync::Arc;
 
 use sconce_catalog::Signature;
 
-use crate::engine::{EngineError, Loader, Module, Output, Phases, Tensor};
+use crate::engine::{EngineError, Loader, Module, Output, Phases, State, Tensor};
 
 pub(super) struct Retiring {
     /// `Some` until the drop.
     module: Option<Arc<dyn Module>>,
     loader: Loader,
+    /// Whether it is one of many small ones.
+    is_instance: bool,
 }
 
 impl Retiring {
     pub(super) fn new(module: Arc<dyn Module>, loader: Loader) -> Self {
-        Self { module: Some(module), loader }
+        Self { module: Some(module), loader, is_instance: false }
+    }
+
+    fn instance_of(module: Arc<dyn Module>, loader: Loader) -> Self {
+        Self { module: Some(module), loader, is_instance: true }
     }
 
     fn module(&self) -> &dyn Module {
@@ -31,8 +37,12 @@ impl Module for Retiring {
         self.module().signature()
     }
 
-    fn is_stateful(&self) -> bool {
-        self.module().is_stateful()
+    fn state(&self) -> State {
+        self.module().state()
+    }
+
+    fn instance(&self) -> Result<Arc<dyn Module>, EngineError> {
+        Ok(Arc::new(Self::instance_of(self.module().instance()?, self.loader.clone())))
     }
 
     fn forward(&self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
@@ -50,7 +60,11 @@ impl Module for Retiring {
 
 impl Drop for Retiring {
     fn drop(&mut self) {
-        if let Some(module) = self.module.take() {
+        let Some(module) = self.module.take() else { return };
+        if self.is_instance {
+            // Others like it will want the memory.
+            self.loader.drop_here(Box::new(module));
+        } else {
             self.loader.free(Box::new(module));
         }
     }

@@ -1,10 +1,15 @@
 //! What the server says about itself and its models, in either protocol.
 
+use std::collections::BTreeMap;
+
 use sconce_catalog::{Datatype, Field, ModelName};
 use sconce_identity::Principal;
 
 use super::{Server, error::ServeError, infer, inputs};
-use crate::models::live::{ServedModel, ServedVersion};
+use crate::{
+    engine::State,
+    models::live::{ServedModel, ServedVersion},
+};
 
 /// The extensions of the protocol that are really there for this caller.
 pub(super) fn extensions(caller: Option<&Principal>) -> Vec<&'static str> {
@@ -20,6 +25,8 @@ const EXTENSIONS: &[&str] = &[
     "model_repository",
     "parameters",
     "schedule_policy",
+    "sequence",
+    "sequence(string_id)",
     "statistics",
 ];
 
@@ -31,6 +38,9 @@ pub(super) struct Description {
     pub platform: &'static str,
     pub inputs: Vec<TensorDescription>,
     pub outputs: Vec<TensorDescription>,
+    /// What the protocol has no field for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<&'static str, &'static str>,
 }
 
 /// One input or output.
@@ -56,6 +66,7 @@ impl Server {
             platform: self.0.config.platform,
             inputs: signature.inputs.iter().map(describe).collect(),
             outputs: signature.outputs.iter().map(describe).collect(),
+            properties: state(described.queue.module().state()).into_iter().collect(),
         })
     }
 
@@ -102,6 +113,15 @@ impl Server {
             format!("{}/{}", name.namespace(), name.name())
         }
     }
+}
+
+fn state(state: State) -> Option<(&'static str, &'static str)> {
+    let kept = match state {
+        State::None => return None,
+        State::Instance => "sequence",
+        State::Shared => "shared",
+    };
+    Some(("state", kept))
 }
 
 fn describe(field: &Field) -> TensorDescription {

@@ -36,10 +36,6 @@ pub(super) enum ServeError {
     #[error("content encoding {0:?} is not supported; send the body as it is, or by gzip or deflate")]
     Encoding(String),
     #[error(
-        "the parameter `{0}` belongs to an extension that this server does not have; /v2 lists those it has"
-    )]
-    Unsupported(String),
-    #[error(
         "there is one repository here, and it has no name; `{0}` is none (models of another namespace are \
          called `namespace/name`)"
     )]
@@ -72,6 +68,13 @@ pub(super) enum ServeError {
     UnknownRegion(String),
     #[error("model `{0}` has no explainer: what is served here predicts")]
     Explain(String),
+    #[error("{0}")]
+    Sequence(String),
+    #[error(
+        "model `{model}`, version `{version}` has the {most} sequences that it may have at a time; end one, wait \
+         until one has been idle for {} ms, or raise SCONCE_MAX_SEQUENCES", .idle.as_millis()
+    )]
+    TooManySequences { model: String, version: String, most: usize, idle: Duration },
     #[error("Not Found")]
     UnknownPath,
     #[error("Method Not Allowed")]
@@ -129,9 +132,12 @@ impl ServeError {
             }
             Self::Malformed(_) => ("malformed", StatusCode::BAD_REQUEST, Code::InvalidArgument),
             Self::Input { .. } => ("input", StatusCode::BAD_REQUEST, Code::InvalidArgument),
+            Self::Sequence(_) => ("sequence", StatusCode::BAD_REQUEST, Code::InvalidArgument),
+            Self::TooManySequences { .. } => {
+                ("too_many_sequences", StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted)
+            }
             Self::TooLarge { .. } => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, Code::OutOfRange),
             Self::Encoding(_) => ("encoding", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
-            Self::Unsupported(_) => ("unsupported", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
             Self::NoRepository(_) => ("no_repository", StatusCode::NOT_IMPLEMENTED, Code::Unimplemented),
             Self::LoadUnknown(_) => ("unknown_model", StatusCode::NOT_FOUND, Code::NotFound),
             Self::LoadFailed { .. } => {
@@ -166,7 +172,7 @@ impl ServeError {
     fn retry(&self) -> Option<Duration> {
         match self {
             Self::Busy { retry, .. } => Some(*retry),
-            Self::Overloaded | Self::Stopping => Some(Duration::from_secs(1)),
+            Self::Overloaded | Self::Stopping | Self::TooManySequences { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -1,17 +1,18 @@
 //! The protocol over gRPC, with gRPC's own health and reflection services.
 
+mod answered;
+mod asked;
 mod contents;
 mod health;
-mod infer;
 mod model_config;
 mod repository;
 mod settings;
 mod shared_memory;
 mod statistics;
-
-use std::collections::HashMap;
+pub(super) mod stream;
 
 use axum::Router;
+use futures::stream::BoxStream;
 use sconce_proto::{
     FILE_DESCRIPTOR_SET,
     inference::{
@@ -19,10 +20,10 @@ use sconce_proto::{
         CudaSharedMemoryUnregisterResponse, LogSettingsRequest, LogSettingsResponse, ModelConfigRequest,
         ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
         ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse, ModelStatisticsRequest,
-        ModelStatisticsResponse, RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
-        RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
-        ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-        ServerReadyRequest, ServerReadyResponse, SystemSharedMemoryRegisterRequest,
+        ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse,
+        RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+        RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+        ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse, SystemSharedMemoryRegisterRequest,
         SystemSharedMemoryRegisterResponse, SystemSharedMemoryStatusRequest,
         SystemSharedMemoryStatusResponse, SystemSharedMemoryUnregisterRequest,
         SystemSharedMemoryUnregisterResponse, TraceSettingRequest, TraceSettingResponse,
@@ -30,9 +31,10 @@ use sconce_proto::{
         model_metadata_response::TensorMetadata,
     },
 };
-use tonic::{Request, Response, Status, codec::CompressionEncoding, service::Routes};
+use tonic::{Request, Response, Status, Streaming, codec::CompressionEncoding, service::Routes};
 use tonic_health::pb::health_server::HealthServer;
 
+use self::asked::Call;
 use super::{
     Server,
     describe::{TensorDescription, extensions},
@@ -110,6 +112,8 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
         let described = self.0.describe(&name, some(version).as_deref())?;
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        let properties = described.properties.into_iter().map(owned);
         let tensors = |fields: Vec<TensorDescription>| {
             let tensor = |TensorDescription { name, datatype, shape }| TensorMetadata {
                 name,
@@ -124,7 +128,7 @@ impl GrpcInferenceService for Inference {
             platform: described.platform.to_owned(),
             inputs: tensors(described.inputs),
             outputs: tensors(described.outputs),
-            properties: HashMap::new(),
+            properties: properties.collect(),
         }))
     }
 
@@ -133,10 +137,11 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
         let mut measure = Measure::begin(Protocol::Grpc, measure::lane(request.extensions()));
-        let result = match infer::read(&self.0, request) {
+        let (metadata, extensions, message) = request.into_parts();
+        let result = match Call::read(metadata, &extensions).and_then(|call| call.ask(&self.0, message)) {
             Ok((infer, sinks)) => {
                 let answer = self.0.infer(infer, &mut measure).await;
-                answer.and_then(|answer| infer::write(answer, &sinks))
+                answer.and_then(|answer| answered::write(answer, &sinks))
             }
             Err(error) => Err(error),
         };
@@ -230,6 +235,15 @@ impl GrpcInferenceService for Inference {
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
         Err(repository::unload(&self.0, request.into_inner()).into())
+    }
+
+    type ModelStreamInferStream = BoxStream<'static, Result<ModelStreamInferResponse, Status>>;
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        Ok(Response::new(stream::answers(self.0.clone(), request)?))
     }
 }
 

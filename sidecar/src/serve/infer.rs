@@ -15,9 +15,11 @@ use super::{
     inputs,
     measure::Measure,
     routed::Routed,
+    sequence::Sequence,
+    sequences::{Key, Visit},
 };
 use crate::{
-    engine::{EngineError, Output, Permit, Priority, RunError, Tensor, Work},
+    engine::{EngineError, Output, Permit, Priority, Queue, RunError, Tensor, Work},
     models::live::{ModelSet, ServedModel, ServedVersion},
 };
 
@@ -37,6 +39,8 @@ pub(super) struct Infer {
     pub deadline: Option<Instant>,
     /// Who goes first.
     pub priority: Priority,
+    /// The sequence it belongs to.
+    pub sequence: Option<Sequence>,
     /// Given back with the answer.
     pub id: Option<String>,
     /// What to run it on.
@@ -107,8 +111,16 @@ impl Server {
         if let Some((route, Some(caller))) = &routed {
             model.routes.saw(caller.name(), route.generation, Instant::now());
         }
-        let caller = caller(&name, model, &infer);
-        let (served, permit) = choose(model, &infer, routed.as_ref().map(|(route, _)| route), caller)?;
+        let key = infer.sequence.as_ref().and_then(|sequence| Key::of(&name, infer.lane, sequence));
+        let (served, permit) = match self.running(key.as_ref(), &infer)? {
+            Some(served) => (served, None),
+            None => {
+                let caller = caller(&name, model, &infer);
+                let (served, permit) =
+                    choose(model, &infer, routed.as_ref().map(|(route, _)| route), caller)?;
+                (Arc::clone(served), permit)
+            }
+        };
         measure.picked(&name.to_string(), served.version.as_str());
 
         let refuse = |reason| ServeError::Input {
@@ -135,8 +147,16 @@ impl Server {
         let added = arguments::add(signature, &infer.arguments, &mut named).map_err(refuse)?;
         let arranged = inputs::arrange(signature, named).map_err(refuse)?;
         let (deadline, priority) = (infer.deadline.unwrap_or_else(Instant::now), infer.priority);
-        let work = Work { inputs: arranged, permit, deadline, priority };
-        let outputs = match self.0.runner.run(&served.queue, work).await {
+        let visit = match &infer.sequence {
+            Some(sequence) if served.queue.module().is_stateful() => {
+                Some(self.0.config.sequences.enter(key, sequence, &served, &infer.model)?)
+            }
+            _ => None,
+        };
+        // Where a sequence starts it stays, whatever the split says meanwhile.
+        let permit = permit.filter(|_| visit.is_none());
+        let work = Work { inputs: arranged, permit, deadline, priority, turn: None };
+        let outputs = match self.run(&served.queue, work, visit).await {
             Ok(outputs) => outputs,
             Err(RunError::Withdrawn(back)) => {
                 infer.inputs = as_it_came.unwrap_or_else(|| {
@@ -150,7 +170,7 @@ impl Server {
                 return Ok(Attempt::Withdrawn(Box::new(infer)));
             }
             Err(error) => {
-                count_failure(&error, served, &name);
+                count_failure(&error, &served, &name);
                 return Err(match ServeError::ran(error, &infer.model, served.version.as_str()) {
                     // There is no point in coming back here.
                     ServeError::Busy { .. } if self.0.config.leaving.is_cancelled() => ServeError::Stopping,
@@ -163,6 +183,45 @@ impl Server {
         let outputs = classify(outputs, &infer.classes, signature, &served.labels).map_err(refuse)?;
         let version = served.version.clone();
         Ok(Attempt::Answered(Answer { version, model: infer.model, id: infer.id, outputs }))
+    }
+
+    /// The version that the request's sequence is on, where it goes on with one.
+    fn running(&self, key: Option<&Key>, infer: &Infer) -> Result<Option<Arc<ServedVersion>>, ServeError> {
+        let Some(sequence) = &infer.sequence else { return Ok(None) };
+        if sequence.start {
+            // To begin what will be lost in a moment helps nobody.
+            let leaving = self.0.config.leaving.is_cancelled() && !sequence.end;
+            return if leaving { Err(ServeError::Stopping) } else { Ok(None) };
+        }
+        let Some(served) = key.and_then(|key| self.0.config.sequences.version(key)) else { return Ok(None) };
+        match infer.pin.as_deref().filter(|_| infer.lane != Lane::Shadow) {
+            Some(pin) if pin != served.version.as_str() => Err(ServeError::Sequence(format!(
+                "the sequence runs on version `{}` of model `{}`, and the request names version `{pin}`",
+                served.version, infer.model
+            ))),
+            _ => Ok(Some(served)),
+        }
+    }
+
+    /// Runs a request, on the state of its sequence where it visits one.
+    async fn run(
+        &self,
+        queue: &Queue,
+        mut work: Work,
+        visit: Option<Visit>,
+    ) -> Result<Vec<Output>, RunError> {
+        let Some(mut visit) = visit else { return self.0.runner.run(queue, work).await };
+        let result = match visit.turn(work.deadline).await {
+            Ok(turn) => {
+                work.turn = Some(turn);
+                self.0.runner.run(queue, work).await
+            }
+            Err(()) => Err(RunError::Late),
+        };
+        if !matches!(result, Ok(_) | Err(RunError::Engine(_))) {
+            visit.undo();
+        }
+        result
     }
 
     /// The name that a caller or a route spells: `name` in our namespace, or `namespace/name`.
@@ -199,7 +258,7 @@ fn choose<'a>(
     infer: &Infer,
     route: Option<&Route>,
     caller: Option<Place>,
-) -> Result<(&'a ServedVersion, Option<Permit>), ServeError> {
+) -> Result<(&'a Arc<ServedVersion>, Option<Permit>), ServeError> {
     let (spelled, lane) = (infer.model.as_str(), infer.lane);
     let pin = infer.pin.as_deref().map(|pin| version(spelled, pin)).transpose();
     // Where pins are ignored, so is one that no version can have.
@@ -214,7 +273,7 @@ fn choose<'a>(
             if matches!(picked, Pick::Stable(_)) {
                 metrics::counter!(names::ROUTE_FALLBACKS, "model" => spelled.to_owned()).increment(1);
             }
-            let served = model.ready.get(picked.version()).map(Arc::as_ref);
+            let served = model.ready.get(picked.version());
             let served = served.ok_or_else(|| nothing_ready(model, spelled))?;
             // Who asked for this very version gets it, and so does a route that is ahead of us.
             let unconditional = match picked {

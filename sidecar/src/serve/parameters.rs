@@ -1,11 +1,7 @@
-//! Parameters of requests: the terms on which they are to run, and those that nobody here can honour.
+//! Parameters of requests: the terms on which they are to run, and what is wanted of outputs.
 
 use super::{classify::Classes, error::ServeError};
 use crate::engine::Priority;
-
-/// Each belongs to an extension of the protocol that is not offered, and asks for another
-/// answer than the one that would be given. Every other parameter may be ignored.
-const NOT_OFFERED: [&str; 1] = ["sequence_id"];
 
 /// Of the schedule policy extension: 1 is the highest, and 0 leaves it to the server.
 pub(super) const PRIORITY: &str = "priority";
@@ -21,14 +17,6 @@ pub(super) struct Terms {
     pub(super) priority: Priority,
     /// In microseconds.
     pub(super) timeout: Option<u64>,
-}
-
-/// Refuses parameters that would be answered wrongly. Names of those that are set.
-pub(super) fn check<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<(), ServeError> {
-    match names.into_iter().find(|name| NOT_OFFERED.contains(name)) {
-        Some(name) => Err(ServeError::Unsupported(name.to_owned())),
-        None => Ok(()),
-    }
 }
 
 /// The classes that are wanted of outputs, by the parameter of each: `None` where it is not there, an

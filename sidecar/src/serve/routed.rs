@@ -10,6 +10,7 @@ use super::error::ServeError;
 pub(super) const ROUTE: &str = "x-sconce-route";
 
 /// The route that a request came by.
+#[derive(Clone)]
 pub(super) struct Routed {
     pub(super) header: RouteHeader,
     /// Whose Envoy has set it, for whoever asks which of them follow the latest one.

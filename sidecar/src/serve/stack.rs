@@ -1,6 +1,6 @@
 //! The whole path of a request.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -15,8 +15,9 @@ use futures::FutureExt as _;
 use sconce_catalog::Lane;
 use sconce_identity::{Principal, lingering};
 use sconce_lifecycle::Stopping;
+use tokio::sync::Semaphore;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
-use tower_http::{timeout::TimeoutBody, trace::TraceLayer};
+use tower_http::trace::TraceLayer;
 
 use super::{
     Config, Parts, Ready, Run, Server,
@@ -25,6 +26,7 @@ use super::{
     error::ServeError,
     grpc, http,
     measure::{self, Protocol},
+    pause::limited,
     shared_memory::Regions,
 };
 use crate::models::live::Live;
@@ -37,8 +39,11 @@ pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Rout
     let (max_body, max_in_flight) = (config.max_body_bytes, config.max_in_flight);
     let (longest_pause, leaving) = (config.longest_pause, config.leaving.clone());
     let going = leaving.clone();
+    // Requests of a stream take theirs one by one: the stream itself is answered when it begins.
+    let places = Arc::new(Semaphore::new(max_in_flight));
+    let limit = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&places));
     let (runner, regions) = (Box::new(runner), Regions::default());
-    let server = Server(std::sync::Arc::new(Parts { config, live, runner, regions, ready }));
+    let server = Server(Arc::new(Parts { config, live, runner, regions, ready, places }));
     Router::new()
         .merge(http::routes(server.clone()))
         .merge(grpc::routes(server))
@@ -65,7 +70,7 @@ pub fn stack(config: Config, live: Live, runner: impl Run, ready: Ready) -> Rout
                     shed(going.clone(), headers, lane)
                 }))
                 .load_shed()
-                .layer(GlobalConcurrencyLimitLayer::new(max_in_flight))
+                .layer(limit)
                 // For HTTP, on the way in. gRPC has the same limit in its decoder.
                 .layer(DefaultBodyLimit::max(max_body)),
         )
@@ -100,7 +105,7 @@ async fn take_leave(leaving: Stopping, request: Request<Body>, next: Next) -> Re
 }
 
 async fn keep_coming(longest_pause: Duration, request: Request<Body>, next: Next) -> Response {
-    next.run(lingering(request).map(|body| Body::new(TimeoutBody::new(longest_pause, body)))).await
+    next.run(limited(longest_pause, lingering(request).map(Body::new))).await
 }
 
 async fn shed(leaving: Stopping, headers: HeaderMap, lane: Option<Extension<Lane>>) -> Response {

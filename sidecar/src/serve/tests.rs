@@ -9,11 +9,13 @@ mod model_config;
 mod refusals;
 mod repository;
 mod rpc;
+mod sequences;
 mod settings;
 mod shared_memory;
 mod socket;
 mod statistics;
 mod sticky;
+mod streams;
 mod v1;
 mod withdrawn;
 
@@ -60,7 +62,13 @@ pub(super) struct Inline;
 impl Run for Inline {
     fn run(&self, queue: &Queue, work: Work) -> BoxFuture<'static, Result<Vec<Output>, RunError>> {
         let module = Arc::clone(queue.module());
-        Box::pin(async move { module.forward(work.inputs).map_err(RunError::Engine) })
+        Box::pin(async move {
+            let result = match &work.turn {
+                Some(turn) => turn.forward(module.as_ref(), work.inputs, &mut Default::default()),
+                None => module.forward(work.inputs),
+            };
+            result.map_err(RunError::Engine)
+        })
     }
 }
 

@@ -4,13 +4,15 @@
 //! signature discovered from its code, then the engine.
 
 mod answers;
+mod instances;
 mod loading;
 mod refusals;
 mod sharing;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Barrier, OnceLock},
+    thread,
 };
 
 use bytes::Bytes;
@@ -85,4 +87,24 @@ fn as_integers(output: &Output) -> Vec<i64> {
     let (chunks, rest) = bytes(output).as_chunks();
     assert!(rest.is_empty());
     chunks.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect()
+}
+
+const THREADS: usize = 4;
+
+/// Runs `work` on several threads that start together.
+fn together<T: Send>(work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let start = Barrier::new(THREADS);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|number| {
+                let (start, work) = (&start, &work);
+                scope.spawn(move || {
+                    engine();
+                    start.wait();
+                    work(number)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    })
 }

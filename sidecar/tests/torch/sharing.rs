@@ -2,34 +2,12 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Barrier,
-    thread,
     time::{Duration, Instant},
 };
 
 use sconce_sidecar::engine::{Limits, Module, Output, Pool, Queue, Tensor, Work};
 
-use super::{as_floats, as_integers, bytes, engine, floats, integers, load, uneven};
-
-const THREADS: usize = 4;
-
-/// Runs `work` on several threads that start together.
-fn together<T: Send>(work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let start = Barrier::new(THREADS);
-    thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
-            .map(|number| {
-                let (start, work) = (&start, &work);
-                scope.spawn(move || {
-                    engine();
-                    start.wait();
-                    work(number)
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
-    })
-}
+use super::{THREADS, as_floats, as_integers, bytes, engine, floats, integers, load, together, uneven};
 
 fn run(module: &dyn Module, input: Tensor) -> Vec<Output> {
     module.forward(vec![Some(input)]).expect("runs")
@@ -59,8 +37,8 @@ fn threads_that_share_a_model_get_bitwise_the_answers_of_one() {
 }
 
 #[test]
-fn requests_of_a_model_that_changes_itself_take_turns() {
-    let counter = load("counter");
+fn requests_of_an_instance_take_turns() {
+    let counter = load("counter").instance().expect("a copy");
     let rounds = 1_000;
     let seen = together(|_| {
         (0..rounds)
@@ -76,7 +54,7 @@ fn requests_of_a_model_that_changes_itself_take_turns() {
 #[test]
 fn an_answer_is_not_changed_by_the_next_request() {
     // It gives its own state away, which every request writes to.
-    let accumulate = load("accumulate");
+    let accumulate = load("accumulate").instance().expect("a copy");
     let first = run(accumulate.as_ref(), floats(&[1], &[1.0]));
     let answers =
         together(|_| (0..200).map(|_| run(accumulate.as_ref(), floats(&[1], &[1.0]))).collect::<Vec<_>>());
@@ -103,6 +81,7 @@ async fn the_pool_runs_a_model_for_many_callers_at_once() {
             permit: None,
             deadline: Instant::now() + Duration::from_secs(60),
             priority: Default::default(),
+            turn: None,
         };
         async move { (call % 8, pool.run(&queue, work).await) }
     });

@@ -5,15 +5,26 @@ use std::{path::PathBuf, time::Duration};
 use sconce_identity::{SpiffeId, authority::Validity, files};
 use sconce_proto::v1::VersionState;
 use sconce_tests::{Plane, digits, image, repository};
+use tempfile::TempDir;
 use tokio::process::Command;
 
 /// The Python that has the clients; `make test` names it.
-fn python() -> Option<PathBuf> {
+pub(super) fn python() -> Option<PathBuf> {
     let python = std::env::var_os("SCONCE_CLIENTS").map(PathBuf::from);
     if python.is_none() {
         eprintln!("the Python clients were NOT run: SCONCE_CLIENTS is not set, use `make test`");
     }
     python
+}
+
+/// A folder with a certificate for them, as `cert.pem`, `key.pem` and `ca.pem`.
+pub(super) fn credentials(plane: &Plane) -> TempDir {
+    let (folder, authority) = (tempfile::tempdir().expect("a folder"), plane.authority());
+    let id = SpiffeId::new("sconce.local", "/ns/default/sa/python").expect("a valid id");
+    let credentials = authority.issue_credentials(&id, &[], Validity::of(Duration::from_secs(3600)));
+    files::write(folder.path(), &credentials.expect("a certificate"), authority.roots_pem())
+        .expect("it writes");
+    folder
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,11 +39,7 @@ async fn clients_written_for_other_servers_get_the_same_answer() {
     let ours: Vec<f64> =
         serde_json::from_value(ours.expect("answered").json["outputs"][0]["data"].clone()).expect("scores");
 
-    let (folder, authority) = (tempfile::tempdir().expect("a folder"), plane.authority());
-    let id = SpiffeId::new("sconce.local", "/ns/default/sa/python").expect("a valid id");
-    let credentials = authority.issue_credentials(&id, &[], Validity::of(Duration::from_secs(3600)));
-    files::write(folder.path(), &credentials.expect("a certificate"), authority.roots_pem())
-        .expect("it writes");
+    let folder = credentials(&plane);
     let file = |name: &str| folder.path().join(name);
     for client in ["triton-http", "triton-grpc", "kserve", "kserve-grpc"] {
         let output = Command::new(&python)

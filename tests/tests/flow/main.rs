@@ -22,6 +22,7 @@ mod readiness;
 mod refusals;
 mod registries;
 mod roles;
+mod sequences;
 mod sources;
 mod sticky;
 mod swap;

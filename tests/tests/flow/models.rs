@@ -87,6 +87,20 @@ fn flattened(value: IValue) -> Answer {
 
 /// Binary in and out over HTTP.
 async fn over_http(client: &Client, sidecar: &Sidecar, model: &str, inputs: &[Input]) -> Answer {
+    in_sequence(client, sidecar, model, inputs, &json!({})).await
+}
+
+/// Over HTTP, with the parameters of a sequence.
+async fn in_sequence(
+    client: &Client,
+    sidecar: &Sidecar,
+    model: &str,
+    inputs: &[Input],
+    sequence: &Value,
+) -> Answer {
+    let mut parameters = json!({ "binary_data_output": true });
+    let sequence = sequence.as_object().expect("parameters").clone();
+    parameters.as_object_mut().expect("an object").extend(sequence);
     let described: Vec<Value> = inputs
         .iter()
         .map(|input| {
@@ -94,7 +108,7 @@ async fn over_http(client: &Client, sidecar: &Sidecar, model: &str, inputs: &[In
             json!({ "name": input.name, "datatype": input.datatype, "shape": input.shape, "parameters": parameters })
         })
         .collect();
-    let head = json!({ "inputs": described, "parameters": { "binary_data_output": true } }).to_string();
+    let head = json!({ "inputs": described, "parameters": parameters }).to_string();
     let mut body = head.clone().into_bytes();
     inputs.iter().for_each(|input| body.extend(&input.bytes));
     let request = Request::post(sidecar.infer(model)).header("inference-header-content-length", head.len());
@@ -226,10 +240,12 @@ async fn a_model_that_others_exported_is_served_under_its_own_names() {
         about.json["inputs"].as_array().expect("inputs").iter().map(|i| i["name"].clone()).collect();
     assert_eq!(names, ["x", "sr"], "{:?}", about.json);
 
-    // It remembers what it heard, so three answers in a row have to agree.
+    // It remembers what it heard, so three answers in a row have to agree, and without a sequence
+    // each request is the first.
+    let mut first = None;
     tch::set_num_threads(1);
     let module = CModule::load(&file).expect("libtorch loads it");
-    for _ in 0..3 {
+    for n in 0..3 {
         let inputs = [
             tensor("x", "FP32", numbers(&[1, 512])),
             Input {
@@ -242,8 +258,11 @@ async fn a_model_that_others_exported_is_served_under_its_own_names() {
         ];
         let values: Vec<IValue> = inputs.iter().map(|input| shallow(&input.value)).collect();
         let expected = flattened(tch::no_grad(|| module.forward_is(&values)).expect("it runs"));
-        let answer = over_http(&client, &sidecar, "vad", &inputs).await;
-        assert_eq!(answer[0].1, expected[0].1);
+        let sequence = json!({ "sequence_id": 1, "sequence_start": n == 0, "sequence_end": n == 2 });
+        let answer = in_sequence(&client, &sidecar, "vad", &inputs, &sequence).await;
+        assert_eq!(answer[0].1, expected[0].1, "request {n}");
+        let first = first.get_or_insert(expected);
+        assert_eq!(over_http(&client, &sidecar, "vad", &inputs).await[0].1, first[0].1, "request {n}");
     }
     plane.stop().await;
     sidecar.stop().await;

@@ -76,6 +76,7 @@ fn work(bytes: &[u8]) -> Work {
         permit: None,
         deadline: Instant::now() + Duration::from_secs(60),
         priority: Priority::default(),
+        turn: None,
     }
 }
 

@@ -7,40 +7,40 @@ use sconce_catalog::{Batching, Datatype, Field, Kind, Signature};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::engine::{Data, EngineError, Module, Output, Permit, Queue, Tensor, Work};
+use crate::engine::{Data, EngineError, Module, Output, Permit, Queue, State, Tensor, Work};
 
 const LIMITS: Limits = Limits { runs: 1, queue: 8, batch_rows: 4, batch_target: None };
 
 /// Never run here.
 struct Idle {
     signature: Signature,
-    stateful: bool,
+    state: State,
 }
 
 impl Module for Idle {
     fn signature(&self) -> &Signature {
         &self.signature
     }
-    fn is_stateful(&self) -> bool {
-        self.stateful
+    fn state(&self) -> State {
+        self.state
     }
     fn forward(&self, _: Vec<Option<Tensor>>) -> Result<Vec<Output>, EngineError> {
         Ok(Vec::new())
     }
 }
 
-fn queue(batching: Option<Batching>, stateful: bool) -> Queue {
+fn queue(batching: Option<Batching>, state: State) -> Queue {
     let x = Field { name: "x".into(), kind: Kind::Tensor, datatype: None, shape: None, optional: false };
     let signature = Signature { inputs: vec![x], outputs: Vec::new(), batching };
-    Queue::new(Arc::new(Idle { signature, stateful }), "m", "1")
+    Queue::new(Arc::new(Idle { signature, state }), "m", "1")
 }
 
 fn plain() -> Queue {
-    queue(None, false)
+    queue(None, State::None)
 }
 
 fn rows() -> Queue {
-    queue(Some(Batching::Rows), false)
+    queue(Some(Batching::Rows), State::None)
 }
 
 type Answer = oneshot::Receiver<Result<Vec<Output>, RunError>>;
@@ -91,12 +91,13 @@ impl Desk {
         let data = Data::Fixed(Bytes::from(bytes));
         let inputs = vec![Some(Tensor { datatype: Datatype::Uint8, shape, data })];
         let (reply, answer) = oneshot::channel();
-        let work = Work { inputs, permit, deadline: self.now + within, priority: Priority::new(priority) };
+        let (deadline, priority) = (self.now + within, Priority::new(priority));
+        let work = Work { inputs, permit, deadline, priority, turn: None };
         let entry = queue.line().entry(work, self.now, reply);
         match self.schedule.submit(queue.line(), entry, self.now) {
             Ok((place, displaced)) => {
                 self.answers.push((letter, place, answer));
-                Ok(displaced.map(|refused| self.letter(refused.entry)))
+                Ok(displaced.map(|refused| self.letter(*refused.entry)))
             }
             Err(refused) => Err(refused.error),
         }
@@ -275,12 +276,14 @@ fn what_waits_runs_as_one_batch_up_to_the_limit_and_only_with_its_like() {
 
 #[test]
 fn requests_of_a_version_that_says_nothing_or_changes_itself_run_alone() {
-    for queue in [plain(), queue(Some(Batching::Off), false), queue(Some(Batching::Rows), true)] {
+    for queue in
+        [plain(), queue(Some(Batching::Off), State::None), queue(Some(Batching::Rows), State::Instance)]
+    {
         let mut desk = Desk::new(LIMITS);
         desk.take(&queue, "ab", &USUAL);
         assert_eq!(desk.turn(ms(1)), "a");
     }
-    let (mut desk, stateful) = (Desk::new(Limits { runs: 4, ..LIMITS }), queue(None, true));
+    let (mut desk, stateful) = (Desk::new(Limits { runs: 4, ..LIMITS }), queue(None, State::Shared));
     desk.take(&stateful, "ab", &USUAL);
     let running = desk.begin().expect("a");
     assert!(desk.begin().is_none(), "one at a time");

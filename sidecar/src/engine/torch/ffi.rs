@@ -6,6 +6,8 @@ use std::{
     ptr, slice,
 };
 
+use crate::engine::State;
+
 /// What an input is, by the numbers of shim.h.
 #[derive(Clone, Copy)]
 #[repr(i32)]
@@ -50,7 +52,8 @@ unsafe extern "C" {
     fn sconce_load(path: *const c_char, out: *mut *mut RawModule) -> *mut c_char;
     fn sconce_drop(module: *mut RawModule);
     fn sconce_schema(module: *const RawModule, out: *mut *mut c_char) -> *mut c_char;
-    fn sconce_is_stateful(module: *const RawModule) -> i32;
+    fn sconce_state(module: *const RawModule) -> i32;
+    fn sconce_copy(module: *const RawModule, out: *mut *mut RawModule) -> *mut c_char;
     fn sconce_forward(
         module: *const RawModule,
         inputs: *const RawValue,
@@ -80,7 +83,7 @@ pub(super) struct RawHandle(*mut RawModule);
 
 // SAFETY: `forward` on a shared module is safe from any number of threads as long as the
 // module does not change itself (measured: 200,000 concurrent calls); one that does is
-// run under a lock by its owner, `TorchModule`.
+// copied, which reads it, or run under a lock by its owner, `TorchModule`.
 unsafe impl Send for RawHandle {}
 // SAFETY: as above.
 unsafe impl Sync for RawHandle {}
@@ -189,9 +192,21 @@ impl RawHandle {
         Ok(text.lines().filter_map(line).collect())
     }
 
-    pub(super) fn is_stateful(&self) -> bool {
+    pub(super) fn state(&self) -> State {
         // SAFETY: the module lives as long as self.
-        unsafe { sconce_is_stateful(self.0) != 0 }
+        match unsafe { sconce_state(self.0) } {
+            0 => State::None,
+            1 => State::Instance,
+            _ => State::Shared,
+        }
+    }
+
+    /// A module of its own, in the state of this one.
+    pub(super) fn copy(&self) -> Result<Self, String> {
+        let mut copy = ptr::null_mut();
+        // SAFETY: the module lives as long as self, and copying only reads it.
+        check(unsafe { sconce_copy(self.0, &raw mut copy) })?;
+        Ok(Self(copy))
     }
 
     /// # Safety
@@ -210,7 +225,7 @@ impl RawHandle {
 
 impl Drop for RawHandle {
     fn drop(&mut self) {
-        // SAFETY: made by `sconce_load`, dropped once.
+        // SAFETY: made by `sconce_load` or `sconce_copy`, dropped once.
         unsafe { sconce_drop(self.0) }
     }
 }

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -16,14 +17,26 @@
 #include <ATen/Parallel.h>
 #include <torch/script.h>
 
+#include "shim/copies.h"
 #include "shim/inputs.h"
 #include "shim/results.h"
 #include "shim/state.h"
 
+namespace {
+
+// What a module and its copies have in common.
+struct Known {
+  c10::FunctionSchema schema;
+  int32_t state = SCONCE_STATELESS;
+  // Where it changes itself, and has copies.
+  std::optional<sconce::Copies> copies = std::nullopt;
+};
+
+}  // namespace
+
 struct sconce_module {
   torch::jit::Module module;
-  c10::FunctionSchema schema;
-  bool stateful;
+  std::shared_ptr<const Known> known;
 };
 
 struct sconce_result {
@@ -51,7 +64,7 @@ char *guarded(F &&work) noexcept {
 }
 
 std::vector<c10::IValue> arguments_of(const sconce_module *module, const sconce_value *inputs, size_t count) {
-  const auto &arguments = module->schema.arguments();
+  const auto &arguments = module->known->schema.arguments();
   if (count + 1 != arguments.size()) {
     throw std::logic_error("forward needs one input for each argument of its schema");
   }
@@ -63,6 +76,23 @@ std::vector<c10::IValue> arguments_of(const sconce_module *module, const sconce_
     stack.push_back(left_out && fallback ? *fallback : sconce::value_of(inputs[i]));
   }
   return stack;
+}
+
+void describe_state(const torch::jit::Module &module, Known &known) {
+  sconce::Changes changes = sconce::changes_of(module);
+  known.state = changes.any ? SCONCE_SHARED : SCONCE_STATELESS;
+  if (!changes.any || changes.code) {
+    return;
+  }
+  try {
+    at::NoGradGuard no_grad;
+    sconce::Copies copies(module, changes);
+    // Some objects of C++ classes cannot be copied, and that shows only when it is tried.
+    copies.copy(module);
+    known.copies = std::move(copies);
+    known.state = SCONCE_COPIED;
+  } catch (const std::exception &) {
+  }
 }
 
 }  // namespace
@@ -77,9 +107,19 @@ char *sconce_load(const char *path, sconce_module **out) {
   return guarded([&] {
     torch::jit::Module module = torch::jit::load(path, at::kCPU);
     module.eval();
-    c10::FunctionSchema schema = module.get_method("forward").function().getSchema();
-    bool stateful = sconce::changes_itself(module);
-    *out = new sconce_module{std::move(module), std::move(schema), stateful};
+    auto known = std::make_shared<Known>(Known{module.get_method("forward").function().getSchema()});
+    describe_state(module, *known);
+    *out = new sconce_module{std::move(module), std::move(known)};
+  });
+}
+
+char *sconce_copy(const sconce_module *module, sconce_module **out) {
+  return guarded([&] {
+    if (!module->known->copies) {
+      throw std::logic_error("the module has no copies with a state of their own");
+    }
+    at::NoGradGuard no_grad;
+    *out = new sconce_module{module->known->copies->copy(module->module), module->known};
   });
 }
 
@@ -88,7 +128,7 @@ void sconce_drop(sconce_module *module) { delete module; }
 char *sconce_schema(const sconce_module *module, char **out) {
   return guarded([&] {
     std::ostringstream text;
-    const auto &arguments = module->schema.arguments();
+    const auto &arguments = module->known->schema.arguments();
     for (size_t i = 1; i < arguments.size(); i++) {
       text << arguments[i].name() << '\t' << arguments[i].type()->annotation_str() << '\t'
            << (arguments[i].default_value().has_value() ? 1 : 0) << '\n';
@@ -97,7 +137,7 @@ char *sconce_schema(const sconce_module *module, char **out) {
   });
 }
 
-int32_t sconce_is_stateful(const sconce_module *module) { return module->stateful ? 1 : 0; }
+int32_t sconce_state(const sconce_module *module) { return module->known->state; }
 
 char *sconce_forward(const sconce_module *module, const sconce_value *inputs, size_t count, sconce_result **out,
                      int32_t *unsendable) {
@@ -111,7 +151,7 @@ char *sconce_forward(const sconce_module *module, const sconce_value *inputs, si
     torch::jit::Module handle = module->module;
     c10::IValue value = handle.forward(std::move(stack));
     // What a stateful module gives may be its state, which the next request changes.
-    sconce::Flattened flattened(module->stateful);
+    sconce::Flattened flattened(module->known->state != SCONCE_STATELESS);
     try {
       flattened.add(value, "");
     } catch (const sconce::Unsendable &) {

@@ -23,6 +23,13 @@ enum {
   SCONCE_LEFT_OUT = 7
 };
 
+// `State` in engine.rs: what running a module changes.
+enum {
+  SCONCE_STATELESS = 0,  // nothing
+  SCONCE_COPIED = 1,     // itself, and `sconce_copy` makes more of it
+  SCONCE_SHARED = 2      // what its copies would share, or it has none
+};
+
 // One input. Exactly the fields of its kind are read.
 typedef struct {
   int32_t kind;
@@ -47,8 +54,10 @@ void sconce_drop(sconce_module *module);
 
 // The arguments of `forward` without `self`, one a line: name, tab, type, tab, 1 or 0 for a default.
 char *sconce_schema(const sconce_module *module, char **out);
-// Whether the module may change its own attributes when it runs, so that it must run alone.
-int32_t sconce_is_stateful(const sconce_module *module);
+int32_t sconce_state(const sconce_module *module);
+// The module with a state of its own, which is that of the one given. Whoever is SCONCE_COPIED and
+// is copied must never run.
+char *sconce_copy(const sconce_module *module, sconce_module **out);
 
 // One input for each argument of the schema. On failure `unsendable` says whether the
 // model ran and gave something that has no form on the wire.

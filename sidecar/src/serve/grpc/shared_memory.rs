@@ -15,7 +15,7 @@ use super::{
         error::ServeError,
         shared_memory::{Access, Place, Sink, Sinks},
     },
-    infer::whole,
+    asked::whole,
 };
 
 pub(super) fn status(

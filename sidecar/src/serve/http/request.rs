@@ -17,6 +17,7 @@ use super::{
         infer::{Infer, Inputs},
         parameters::{self, Terms},
         raw,
+        sequence::{Sequence, Value},
         shared_memory::{Access, Place, Sink, Sinks},
     },
     JSON_LENGTH, Target, data, numbers,
@@ -103,24 +104,14 @@ impl Parameter {
         if let Self::Text(text) = self { Ok(text) } else { Err(()) }
     }
 
-    /// Whether it says what it would say by being absent.
-    fn is_nothing(&self) -> bool {
+    fn value(&self) -> Value<'_> {
         match self {
-            Self::Bool(flag) => !flag,
-            Self::Int(number) => *number == 0,
-            Self::Text(text) => text.is_empty(),
-            Self::Unsigned(_) | Self::Float(_) => false,
+            Self::Bool(flag) => Value::Bool(*flag),
+            Self::Int(number) => u64::try_from(*number).map_or(Value::Other, Value::Whole),
+            Self::Unsigned(number) => Value::Whole(*number),
+            Self::Float(_) => Value::Other,
+            Self::Text(text) => Value::Text(text),
         }
-    }
-}
-
-impl Wire<'_> {
-    /// Every parameter that is set, wherever it stands.
-    fn parameters(&self) -> impl Iterator<Item = &str> {
-        let inputs = self.inputs.iter().map(|input| &input.parameters);
-        let outputs = self.outputs.iter().map(|output| &output.parameters);
-        let all = [&self.parameters].into_iter().chain(inputs).chain(outputs);
-        all.flatten().filter(|(_, value)| !value.is_nothing()).map(|(name, _)| name.as_str())
     }
 }
 
@@ -146,7 +137,7 @@ pub(super) fn read(
     let Target { model, lane, version: pin, routed, due, caller } = target;
     let access = &server.access(caller.as_ref());
     let json_length = headers.get(JSON_LENGTH).cloned();
-    let made = |Terms { priority, timeout }, id, inputs, outputs| {
+    let made = |Terms { priority, timeout }, sequence, id, inputs, outputs| {
         let deadline = deadline(due, timeout)?;
         let (classes, arguments) = Default::default();
         Ok(Infer {
@@ -157,6 +148,7 @@ pub(super) fn read(
             headers,
             deadline,
             priority,
+            sequence,
             id,
             inputs,
             outputs,
@@ -167,7 +159,7 @@ pub(super) fn read(
     let json = json_length.as_ref().map_or(Ok(body.len()), |value| within(value, body.len()))?;
     if json_length.is_some() && json == 0 {
         let forms = Forms { otherwise: true, named: BTreeMap::new(), sinks: Sinks::new() };
-        return Ok((made(Terms::default(), None, Inputs::Whole(body), Vec::new())?, forms));
+        return Ok((made(Terms::default(), None, None, Inputs::Whole(body), Vec::new())?, forms));
     }
     let quoted;
     let mut read = serde_json::from_slice::<Wire<'_>>(&body[..json]);
@@ -180,8 +172,9 @@ pub(super) fn read(
     let wire = read.map_err(|error| {
         ServeError::Malformed(format!("the request is not the JSON of an inference request: {error}"))
     })?;
-    parameters::check(wire.parameters())?;
     let terms = Terms::read(|name| wire.parameters.get(name).map(Parameter::whole))?;
+    let sequence = |name| wire.parameters.get(name).map(Parameter::value);
+    let sequence = Sequence::read(sequence, caller.as_ref())?;
     let inputs = tensors(wire.inputs, body.slice(json..), access)?;
     let mut forms = forms(&wire.parameters, &wire.outputs).map_err(ServeError::Malformed)?;
     forms.sinks = sinks(&wire.outputs, access)?;
@@ -190,7 +183,7 @@ pub(super) fn read(
         parameters::classes(wire.outputs.iter().map(|output| (output.name.clone(), count(output))))?;
     let arguments = arguments(&wire.parameters)?;
     let outputs = wire.outputs.into_iter().map(|output| output.name).collect();
-    let infer = made(terms, wire.id, Inputs::Named(inputs), outputs)?;
+    let infer = made(terms, sequence, wire.id, Inputs::Named(inputs), outputs)?;
     Ok((Infer { classes, arguments, ..infer }, forms))
 }
 

@@ -86,6 +86,7 @@ async fn predict(
         headers,
         deadline: deadline(target.due, None)?,
         priority: Default::default(),
+        sequence: None,
         id: None,
         inputs: Inputs::Untyped(Arc::new(instances)),
         outputs: Vec::new(),

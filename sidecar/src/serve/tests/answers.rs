@@ -243,6 +243,8 @@ async fn the_server_and_its_models_describe_themselves() {
         "model_repository",
         "parameters",
         "schedule_policy",
+        "sequence",
+        "sequence(string_id)",
         "statistics",
         "system_shared_memory",
     ];

@@ -1,16 +1,16 @@
 //! The protocol over gRPC, asked by a generated client.
 
 use sconce_proto::inference::{
-    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
-    ModelReadyRequest, ServerReadyRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
-    infer_parameter::ParameterChoice, model_infer_request::InferInputTensor,
+    InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelReadyRequest,
+    ServerReadyRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
+    model_infer_request::InferInputTensor,
 };
 use tonic::{Code, Request as Call, Response, Status, codec::CompressionEncoding};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::*;
 
-fn input(
+pub(super) fn input(
     name: &str,
     datatype: &str,
     shape: &[i64],
@@ -25,7 +25,11 @@ fn input(
     }
 }
 
-fn request(model: &str, inputs: Vec<InferInputTensor>, raw: &[&'static [u8]]) -> ModelInferRequest {
+pub(super) fn request(
+    model: &str,
+    inputs: Vec<InferInputTensor>,
+    raw: &[&'static [u8]],
+) -> ModelInferRequest {
     ModelInferRequest {
         model_name: model.to_owned(),
         id: "42".to_owned(),
@@ -236,17 +240,4 @@ async fn compressed_messages_are_read() {
         let reply = client.model_infer(asked).await.unwrap().into_inner();
         assert_eq!(&reply.raw_output_contents[0][..], [5; 100]);
     }
-}
-
-#[tokio::test]
-async fn a_parameter_that_would_change_the_answer_is_refused() {
-    let sequence = |number| {
-        let mut asked = request("echo", vec![input("x", "INT8", &[1], None)], &[b"a"]);
-        let count = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(number)) };
-        asked.parameters.insert("sequence_id".to_owned(), count);
-        asked
-    };
-    let refused = call(sequence(7)).await.unwrap_err();
-    assert!(refused.code() == Code::Unimplemented && refused.message().contains("sequence_id"));
-    assert!(call(sequence(0)).await.is_ok());
 }

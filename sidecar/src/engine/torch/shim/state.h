@@ -1,6 +1,6 @@
-// Whether a module changes itself when it runs. Two threads in such a module at once
+// What a module changes of itself when it runs. Two threads in such a module at once
 // corrupt memory, so whatever cannot be judged counts as a change: the price of a
-// wrong "yes" is waiting, that of a wrong "no" a crash.
+// wrong "yes" is a copy, that of a wrong "no" a crash.
 //
 // libtorch's own AliasDb answers a harder question and gives up sooner: to it, a scripted
 // transformer writes to its weights. Here it is enough to follow what is reached from the
@@ -9,9 +9,12 @@
 
 #include <algorithm>
 #include <exception>
+#include <map>
 #include <memory>
+#include <set>
+#include <string>
 #include <unordered_map>
-#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include <torch/csrc/jit/ir/constants.h>
@@ -87,52 +90,125 @@ inline bool holds_tensors(const c10::TypePtr &type) {
   });
 }
 
+// An attribute, by the name of its owner's type and its own.
+using Slot = std::pair<std::string, std::string>;
+
+struct Changes {
+  bool any = false;
+  // Constants of its code, which all of its copies share.
+  bool code = false;
+  // Nothing is known of which attributes it changes.
+  bool anything = false;
+  // The attributes that it changes, where `anything` is not set.
+  std::set<Slot> slots;
+};
+
 class Reached {
  public:
-  bool changes(Block *block) {
+  Changes changes(Block *block) {
     do {
       grew_ = false;
       visit(block);
-    } while (grew_ && !changes_);
-    return changes_;
+    } while (grew_);
+    // What was put into a list or dict is not followed to where it is taken out.
+    found_.anything |= found_.any && in_containers_;
+    return found_;
   }
 
  private:
-  std::unordered_set<const Value *> owned_;
+  // What a value may be, or be a part of.
+  using Roots = std::set<Slot>;
+
+  std::unordered_map<const Value *, Roots> owned_;
+  // What was put in the place of an attribute.
+  std::map<Slot, Roots> stored_;
   std::unordered_map<const Node *, std::shared_ptr<Graph>> forked_;
   // Something owned was put into a list or dict: which one that is elsewhere is not followed.
   bool in_containers_ = false;
   bool grew_ = false;
-  bool changes_ = false;
+  Changes found_;
+
+  // No type has an empty name.
+  static Slot code() { return {}; }
+
+  static Slot slot_of(const Node *node) {
+    auto owner = node->inputs()[0]->type()->cast<c10::ClassType>();
+    std::string type = owner && owner->name() ? owner->name()->qualifiedName() : std::string();
+    return {std::move(type), node->s(c10::attr::name)};
+  }
 
   bool is_owned(const Value *value) const {
     return owned_.count(value) > 0 || (in_containers_ && holds_tensors(value->type()));
   }
 
-  void own(const Value *value) {
+  Roots roots_of(const Value *value) const {
+    auto found = owned_.find(value);
+    return found == owned_.end() ? Roots() : found->second;
+  }
+
+  void own(const Value *value, const Roots &roots) {
     if (is_mutable(value->type())) {
-      grew_ |= owned_.insert(value).second;
+      auto [entry, is_new] = owned_.try_emplace(value);
+      grew_ |= is_new;
+      add(entry->second, roots);
     }
+  }
+
+  void add(Roots &to, const Roots &roots) {
+    size_t before = to.size();
+    to.insert(roots.begin(), roots.end());
+    grew_ |= to.size() > before;
   }
 
   void flow(const Value *from, const Value *to) {
     if (is_owned(from)) {
-      own(to);
+      own(to, roots_of(from));
+    }
+  }
+
+  // Something writes to this value, which is owned.
+  void write(const Value *value) {
+    found_.any = true;
+    for (const Slot &root : roots_of(value)) {
+      if (root == code()) {
+        found_.code = true;
+      } else {
+        found_.slots.insert(root);
+      }
     }
   }
 
   void visit(Block *block) {
     for (Node *node : block->nodes()) {
       switch (node->kind()) {
-        case c10::prim::SetAttr:
         // Left over by inlining, so the callee is known only when it runs.
         case c10::prim::CallMethod:
         case c10::prim::CallFunction:
-          changes_ = true;
-          return;
-        case c10::prim::GetAttr:
-          own(node->output());
+          found_.any = found_.anything = true;
           break;
+        case c10::prim::SetAttr: {
+          Slot slot = slot_of(node);
+          found_.any = true;
+          found_.slots.insert(slot);
+          add(stored_[slot], roots_of(node->inputs()[1]));
+          break;
+        }
+        case c10::prim::GetAttr: {
+          Slot slot = slot_of(node);
+          Roots roots = stored_[slot];
+          roots.insert(std::move(slot));
+          own(node->output(), roots);
+          break;
+        }
+        case c10::prim::Constant: {
+          // Tracing makes a constant of a tensor that forward makes from numbers, and writing
+          // to it changes the code.
+          const c10::TypePtr &type = node->output()->type();
+          if (type->kind() == c10::TypeKind::TensorType || holds_tensors(type)) {
+            own(node->output(), {code()});
+          }
+          break;
+        }
         case c10::prim::If:
           visit_if(node);
           break;
@@ -202,30 +278,46 @@ class Reached {
   }
 
   void visit_operator(Node *node, const c10::FunctionSchema &schema) {
-    bool reached = false, stores = false;
+    bool reached = false, stores = false, puts = false;
+    Roots roots;
     for (size_t i = 0; i < node->inputs().size(); i++) {
       // Where there are more inputs than arguments nothing is known of them.
       const c10::AliasInfo *alias = i < schema.arguments().size() ? schema.arguments()[i].alias_info() : nullptr;
-      bool owned = is_owned(node->inputs()[i]), writes = alias && alias->isWrite();
-      changes_ |= owned && writes;
+      const Value *input = node->inputs()[i];
+      bool owned = is_owned(input), writes = alias && alias->isWrite();
+      if (owned && writes) {
+        write(input);
+      }
+      if (owned) {
+        Roots more = roots_of(input);
+        roots.insert(more.begin(), more.end());
+      }
       reached |= owned;
-      stores |= writes && holds_tensors(node->inputs()[i]->type());
+      puts |= owned && !writes;
+      stores |= writes && holds_tensors(input->type());
     }
-    changes_ |= reached && trains(node);
     if (!reached) {
       return;
     }
-    if (stores && !in_containers_) {
+    if (trains(node)) {
+      for (size_t i = running_mean; i <= running_mean + 1; i++) {
+        write(node->inputs()[i]);
+      }
+    }
+    if (stores && puts && !in_containers_) {
       in_containers_ = grew_ = true;
     }
     for (size_t i = 0; i < node->outputs().size(); i++) {
       const Value *output = node->outputs()[i];
       bool aliases = i < schema.returns().size() && schema.returns()[i].alias_info();
       if (aliases || holds_tensors(output->type()) || is_dropout(node->kind())) {
-        own(output);
+        own(output, roots);
       }
     }
   }
+
+  // Where both normalisations take their running statistics, the mean and then the variance.
+  static constexpr size_t running_mean = 3;
 
   // Writes its running statistics, its only inputs that are not differentiable, when it
   // trains; its schema does not say so.
@@ -233,7 +325,6 @@ class Reached {
     const char *flag = node->kind() == c10::aten::batch_norm      ? "training"
                        : node->kind() == c10::aten::instance_norm ? "use_input_stats"
                                                                   : nullptr;
-    constexpr size_t running_mean = 3;
     if (!flag || node->inputs()[running_mean]->mustBeNone()) {
       return false;
     }
@@ -248,13 +339,15 @@ class Reached {
   }
 };
 
-inline bool changes_itself(const torch::jit::Module &module) {
+inline Changes changes_of(const torch::jit::Module &module) {
+  Changes changes;
   try {
     std::shared_ptr<Graph> graph = evaluated(*module.get_method("forward").graph());
-    return Reached().changes(graph->block());
+    changes = Reached().changes(graph->block());
   } catch (const std::exception &) {
-    return true;
+    changes.any = changes.anything = true;
   }
+  return changes;
 }
 
 }  // namespace sconce
