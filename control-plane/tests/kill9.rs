@@ -176,7 +176,7 @@ impl Plane {
     fn new() -> Self {
         // Not one that the system gives to who asks for any: somebody else would get it while the control
         // plane is dead.
-        let mut tried = (20_000..30_000).cycle().skip(rand::random_range(0..10_000));
+        let mut tried = (20_000..30_000).cycle().skip(rand::random_range(0..10_000)).take(10_000);
         let port = tried.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
         let port = port.expect("a port that nobody listens on");
         Self { folder: tempfile::tempdir().expect("a folder"), port, operator: None, sidecar: None }
